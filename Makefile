@@ -1,0 +1,134 @@
+# make run    a terminal at http://127.0.0.1:3001, on a machine that has nothing installed yet
+# make test   everything that is tested
+# make help   the rest
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# Where rustup puts cargo, for a login that is older than that installation.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export DOCKER_HOST ?= unix:///var/run/docker.sock
+# What `make agent` builds; the gateway and the tests look here.
+export BELLJAR_AGENT ?= $(CURDIR)/target/belljar-agent
+
+gateway := target/release/belljar
+agent := target/belljar-agent
+url = http://$${BELLJAR_LISTEN:-$${HOST:-127.0.0.1}:$${PORT:-3001}}
+
+# Sets the machine up, then goes on as a login that may use the engine.
+setup := deploy/setup.sh
+
+step = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run serve
+run: ## set up what is missing, build, check and serve on http://127.0.0.1:3001
+	@$(setup) -- $(MAKE) sandbox-image serve
+serve: build run-doctor
+	@printf '\nBelljar is at %s — press Ctrl-C to stop\n\n' "$(url)"
+	@exec $(gateway) serve
+
+.PHONY: dev
+dev: build ## serve plain processes instead of sandboxes: needs only Rust, isolates nothing
+	@exec $(gateway) serve --launcher process
+
+.PHONY: doctor
+doctor: ## check this machine, with a sandbox that is looked at from inside
+	@$(setup) -- $(MAKE) sandbox-image build run-doctor
+.PHONY: run-doctor
+run-doctor:
+	@$(gateway) doctor
+
+.PHONY: bench
+bench: ## measure what is claimed
+	@$(setup) -- $(MAKE) sandbox-image agent run-bench
+.PHONY: run-bench
+run-bench:
+	@cargo bench --bench terminal
+
+# --- building --------------------------------------------------------------------------------------
+
+.PHONY: build agent
+build: agent ## the gateway and the agent
+	@cargo build --release
+
+# Static, because it is PID 1 in images that may have no libc. The flag needs --target, or cargo
+# would link build scripts and procedural macros with it too. A sandbox may be running the old file,
+# so it is replaced, never written to; and only when it changed.
+agent:
+	@command -v cargo >/dev/null || { echo 'Rust is missing: run $(setup), or see https://rustup.rs'; exit 1; }
+	@host=$$(rustc -vV | sed -n 's/^host: //p') \
+	&& RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static" cargo build --release -p belljar-agent --target $$host \
+	&& { cmp -s target/$$host/release/belljar-agent $(agent) \
+		|| { cp target/$$host/release/belljar-agent $(agent).new && mv $(agent).new $(agent); }; }
+
+.PHONY: image sandbox-image
+image: ## the sandbox image, belljar-sandbox:latest
+	@$(setup) -- $(MAKE) sandbox-image
+sandbox-image:
+	@docker/build.sh
+
+.PHONY: web
+web: web/node_modules/.package-lock.json ## the page, web/dist
+	@cd web && npm run build
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@cd web && npm ci
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what was built here (not the images)
+	rm -rf target web/node_modules
+
+# --- testing ---------------------------------------------------------------------------------------
+
+.PHONY: test all-tests
+test: ## everything: Rust, real gVisor sandboxes, the page, a browser
+	@$(setup) --test -- $(MAKE) all-tests
+all-tests: test-images test-rust test-web test-scripts
+	@printf '\nEverything passed: Rust, gVisor, page, browser, scripts.\n'
+
+.PHONY: test-images test-rust test-web test-scripts
+test-images:
+	$(call step,images and runtimes)
+	@docker/build.sh
+	@docker/test-images.sh
+	@deploy/test-runtime.sh
+
+test-rust:
+	$(call step,the agent)
+	@$(MAKE) agent
+	$(call step,cargo fmt)
+	@cargo fmt --all --check
+	$(call step,cargo clippy)
+	@cargo clippy --workspace --all-targets -- -D warnings
+	$(call step,cargo doc)
+	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	$(call step,cargo test with Docker and gVisor)
+	@BELLJAR_TEST_DOCKER=1 cargo test --workspace
+
+# The page is embedded into the gateway, so web/dist is committed, and must be what web/ builds.
+test-web: web/node_modules/.package-lock.json
+	$(call step,the page: types and style)
+	@cd web && npm run check
+	$(call step,the page: units)
+	@cd web && npm test
+	$(call step,the page: web/dist is what web/ builds)
+	@cd web && npm run build
+	@git diff --exit-code --stat -- web/dist && test -z "$$(git ls-files --others --exclude-standard -- web/dist)" \
+		|| { echo 'web/dist is out of date: commit what `make web` builds'; exit 1; }
+	$(call step,a browser types into a gVisor shell)
+	@cargo build
+	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar npm run e2e
+
+test-scripts:
+	$(call step,scripts)
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck deploy/*.sh docker/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+	else echo 'shellcheck is not installed: skipped'; fi

@@ -1,0 +1,308 @@
+//! The sandbox's state, and how the gateway's requests act on it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use belljar_link::frame::{Frame, FrameError};
+use belljar_link::message::{
+    Attach, Attached, ControlCommand, InputReady, MAX_TERMINALS, OpenTerminal, Refusal, Reply,
+    Request, TerminalCommand, TerminalEvent, TerminalOpened, UNSUPPORTED, VERSION, Welcome,
+};
+use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
+use futures::{SinkExt, StreamExt};
+use rustix::process::{Pid, Signal};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::history::Read;
+use crate::inspect::inspect;
+use crate::life::Life;
+use crate::reaper::Reaper;
+use crate::terminal::Terminal;
+
+/// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
+const CHUNK: usize = 32 * 1024;
+
+/// Pings of one attach that may wait for their turn. A gateway sends one every few seconds.
+const MAX_PINGS: usize = 16;
+
+/// Everything the agent owns. One thread, so no locks.
+pub(crate) struct Agent {
+    sandbox: String,
+    pub(crate) life: Life,
+    pub(crate) reaper: Reaper,
+    terminals: RefCell<BTreeMap<u32, Rc<Terminal>>>,
+    next_terminal: Cell<u32>,
+    /// Rung by [`ControlCommand::Terminate`].
+    pub(crate) terminate: Notify,
+}
+
+impl Agent {
+    pub(crate) fn new(sandbox: String, life: Life) -> Self {
+        Self {
+            sandbox,
+            life,
+            reaper: Reaper::default(),
+            terminals: RefCell::default(),
+            next_terminal: Cell::new(1),
+            terminate: Notify::new(),
+        }
+    }
+
+    /// Serve one link until it ends.
+    pub(crate) async fn serve<T>(self: &Rc<Self>, io: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let agent = self.clone();
+        let (_mux, driver) = mux::connect(io, Side::Agent, Buffers::LARGE, move |stream| {
+            let agent = agent.clone();
+            tokio::task::spawn_local(async move {
+                // A stream that fails is the gateway's to notice; the sandbox goes on.
+                let _ = agent.stream(stream).await;
+            });
+            true
+        });
+        // A task of its own, so that a read or write of the link is one turn of the queue away from
+        // what it wakes, and not a turn of the whole runtime.
+        let _ = tokio::task::spawn_local(driver).await;
+        self.life.set_linked(false);
+    }
+
+    /// Pass a signal on to the program of every terminal.
+    pub(crate) fn forward(&self, signal: Signal) {
+        let leaders: Vec<Pid> = self.terminals.borrow().values().map(|t| t.pid()).collect();
+        for pid in leaders {
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    async fn stream(self: Rc<Self>, stream: ByteStream) -> Result<(), FrameError> {
+        let mut stream = mux::framed(stream, 4096);
+        let Some(first) = stream.next().await else {
+            return Ok(());
+        };
+        let Ok(request) = first?.parse::<Request>() else {
+            let refusal = Refusal::new(UNSUPPORTED, "this agent does not know that operation");
+            return reply::<()>(&mut stream, Err(refusal)).await;
+        };
+        match request {
+            Request::Hello(_) => self.control(stream).await,
+            Request::Inspect => reply(&mut stream, Ok(inspect())).await,
+            Request::OpenTerminal(open) => {
+                let opened = self.open_terminal(&open);
+                reply(&mut stream, opened).await
+            }
+            Request::Attach(attach) => self.attach(attach, stream).await,
+            Request::Input { terminal } => self.input(terminal, stream).await,
+            _ => {
+                let refusal = Refusal::new(UNSUPPORTED, "this agent does not do that");
+                reply::<()>(&mut stream, Err(refusal)).await
+            }
+        }
+    }
+
+    async fn control(&self, mut stream: FrameStream) -> Result<(), FrameError> {
+        self.life.set_linked(true);
+        let terminals = {
+            let terminals = self.terminals.borrow();
+            terminals.iter().map(|(id, t)| t.info(*id)).collect()
+        };
+        let welcome = Welcome {
+            version: VERSION,
+            agent: env!("CARGO_PKG_VERSION").into(),
+            sandbox: self.sandbox.clone(),
+            deadline_ms: u64::try_from(self.life.remaining().as_millis()).unwrap_or(u64::MAX),
+            terminals,
+        };
+        reply(&mut stream, Ok(welcome)).await?;
+        while let Some(frame) = stream.next().await {
+            match frame?.parse() {
+                Ok(ControlCommand::SetDeadline { remaining_ms }) => {
+                    self.life.set_deadline(Duration::from_millis(remaining_ms));
+                }
+                Ok(ControlCommand::Terminate) => self.terminate.notify_one(),
+                // From a newer gateway, which knows by the welcome that this agent is older.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn terminal(&self, id: u32) -> Reply<Rc<Terminal>> {
+        let found = self.terminals.borrow().get(&id).cloned();
+        found.ok_or_else(|| Refusal::new("no_terminal", format!("there is no terminal {id}")))
+    }
+
+    fn open_terminal(&self, open: &OpenTerminal) -> Reply<TerminalOpened> {
+        if open.command.is_empty() {
+            return Err(Refusal::new("bad_command", "command: must not be empty"));
+        }
+        let mut terminals = self.terminals.borrow_mut();
+        if terminals.len() >= MAX_TERMINALS {
+            // An ended terminal makes room; a live one does not.
+            let ended = terminals.iter().find(|(_, t)| t.exit().is_some());
+            let Some(id) = ended.map(|(id, _)| *id) else {
+                return Err(Refusal::new(
+                    "too_many_terminals",
+                    format!("a sandbox has at most {MAX_TERMINALS} terminals"),
+                ));
+            };
+            terminals.remove(&id);
+        }
+        let terminal = Terminal::open(open, &self.reaper)
+            .map_err(|message| Refusal::new("spawn_failed", message))?;
+        let id = self.next_terminal.replace(self.next_terminal.get() + 1);
+        terminals.insert(id, terminal);
+        Ok(TerminalOpened { terminal: id })
+    }
+
+    async fn input(&self, terminal: u32, mut stream: FrameStream) -> Result<(), FrameError> {
+        let found = self.terminal(terminal);
+        let answer = found.as_ref().map(|_| InputReady {}).map_err(Clone::clone);
+        reply(&mut stream, answer).await?;
+        let Ok(terminal) = found else { return Ok(()) };
+        // What came behind the request already is input.
+        let parts = stream.into_parts();
+        let mut early = &parts.read_buf[..];
+        let mut late = parts.io;
+        let mut buffer = vec![0; 4096];
+        loop {
+            let read = if early.is_empty() {
+                late.read(&mut buffer).await?
+            } else {
+                early.read(&mut buffer).await?
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            let mut rest = &buffer[..read];
+            while !rest.is_empty() {
+                let taken = terminal.write(rest).await?;
+                rest = &rest[taken..];
+            }
+        }
+    }
+
+    async fn attach(&self, attach: Attach, mut stream: FrameStream) -> Result<(), FrameError> {
+        let terminal = match self.terminal(attach.terminal) {
+            Ok(terminal) => terminal,
+            Err(refusal) => return reply::<()>(&mut stream, Err(refusal)).await,
+        };
+        let (start, end) = {
+            let history = terminal.history.borrow();
+            (history.start(), history.end())
+        };
+        // An offset from the future is a client's mistake; it gets what comes next.
+        let offset = attach.from.unwrap_or(start).min(end);
+        let attached = Attached {
+            offset,
+            end,
+            size: terminal.size(),
+        };
+        // The controller's turn ends with this stream, whichever way that comes about.
+        let controller = attach.window.map(|window| {
+            let number = terminal.flow.borrow_mut().take(offset, window);
+            terminal.flow_changed.notify_one();
+            Turn {
+                terminal: terminal.clone(),
+                number,
+                hold: Duration::from_millis(attach.hold_ms),
+            }
+        });
+        let turn = controller.as_ref().map(|turn| turn.number);
+        reply(&mut stream, Ok(attached)).await?;
+
+        let (mut sink, mut source) = stream.split();
+        let pings = RefCell::new(VecDeque::new());
+        let send = async {
+            let mut offset = offset;
+            let mut exit_sent = false;
+            loop {
+                let changed = terminal.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let ping = pings.borrow_mut().pop_front();
+                if let Some(id) = ping {
+                    sink.send(Frame::message(&TerminalEvent::Pong { id })?)
+                        .await?;
+                }
+                let read = terminal.history.borrow().read(offset, CHUNK);
+                match read {
+                    Read::Bytes(bytes) => {
+                        offset += bytes.len() as u64;
+                        sink.send(Frame::Data(bytes.into())).await?;
+                    }
+                    Read::Expired { start } => {
+                        let gap = TerminalEvent::Gap {
+                            from: offset,
+                            to: start,
+                        };
+                        offset = start;
+                        sink.send(Frame::message(&gap)?).await?;
+                    }
+                    Read::UpToDate => {
+                        if let Some(exit) = terminal.exit().filter(|_| !exit_sent) {
+                            exit_sent = true;
+                            sink.send(Frame::message(&TerminalEvent::Exit(exit))?)
+                                .await?;
+                        } else if pings.borrow().is_empty() {
+                            changed.await;
+                        }
+                    }
+                }
+            }
+        };
+        let receive = async {
+            while let Some(frame) = source.next().await {
+                match frame?.parse() {
+                    Ok(TerminalCommand::Ack { offset }) => {
+                        if let Some(turn) = turn {
+                            let end = terminal.history.borrow().end();
+                            terminal.flow.borrow_mut().ack(turn, offset, end);
+                            terminal.flow_changed.notify_one();
+                        }
+                    }
+                    Ok(TerminalCommand::Resize(size)) => terminal.resize(size),
+                    Ok(TerminalCommand::Ping { id }) => {
+                        let mut pings = pings.borrow_mut();
+                        if pings.len() < MAX_PINGS {
+                            pings.push_back(id);
+                            terminal.changed.notify_waiters();
+                        }
+                    }
+                    // From a newer gateway.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            Ok(())
+        };
+        tokio::select! {
+            result = send => result,
+            result = receive => result,
+        }
+    }
+}
+
+/// A controller's turn at a terminal's flow.
+struct Turn {
+    terminal: Rc<Terminal>,
+    number: u64,
+    hold: Duration,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut flow = self.terminal.flow.borrow_mut();
+        flow.release(self.number, self.hold, Instant::now());
+        self.terminal.flow_changed.notify_one();
+    }
+}
+
+async fn reply<T: Serialize>(stream: &mut FrameStream, reply: Reply<T>) -> Result<(), FrameError> {
+    stream.send(Frame::message(&reply)?).await
+}

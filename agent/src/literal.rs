@@ -1,0 +1,68 @@
+//! Makes gVisor type Ctrl-C, Ctrl-\ and Ctrl-Z where a program wants them typed.
+//!
+//! A program that draws its own screen switches the terminal's signals off (`ISIG`) and takes these
+//! keys as keys. gVisor's line discipline (seen in 20240729) sends the signals all the same, and the
+//! program dies of a key stroke. So while such keys are written and `ISIG` is off, the characters
+//! that mean signals are others. Only for keys: what a full queue holds back is looked at later, so
+//! a large binary paste into a raw terminal is beyond this cure.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
+
+/// Keys that arrive together: one press, or a few in quick succession.
+const MAX_KEYS: usize = 64;
+
+const CODES: [SpecialCodeIndex; 3] = [
+    SpecialCodeIndex::VINTR,
+    SpecialCodeIndex::VQUIT,
+    SpecialCodeIndex::VSUSP,
+];
+
+/// Until it is dropped, keys are not signals.
+pub(crate) struct Literal<'fd> {
+    pty: BorrowedFd<'fd>,
+    before: Termios,
+    unused: u8,
+}
+
+/// `Some` if these are keys that the program wants typed and gVisor would not type.
+pub(crate) fn keys<'fd>(pty: BorrowedFd<'fd>, bytes: &[u8]) -> Option<Literal<'fd>> {
+    // Almost every piece of input ends here, without a system call.
+    if bytes.len() > MAX_KEYS || !bytes.iter().any(|b| matches!(b, 0x03 | 0x1a | 0x1c)) {
+        return None;
+    }
+    let before = tcgetattr(pty).ok()?;
+    if before.local_modes.contains(LocalModes::ISIG) {
+        return None;
+    }
+    // Fewer keys than values: one is left.
+    let unused = (0x80..=0xff).find(|value| !bytes.contains(value))?;
+    let mut changed = before.clone();
+    for code in CODES {
+        changed.special_codes[code] = unused;
+    }
+    tcsetattr(pty, OptionalActions::Now, &changed).ok()?;
+    Some(Literal {
+        pty,
+        before,
+        unused,
+    })
+}
+
+impl Drop for Literal<'_> {
+    fn drop(&mut self) {
+        // What the program may have changed meanwhile stays.
+        let Ok(mut now) = tcgetattr(self.pty) else {
+            return;
+        };
+        for code in CODES {
+            if now.special_codes[code] == self.unused {
+                now.special_codes[code] = self.before.special_codes[code];
+            }
+        }
+        let _ = tcsetattr(self.pty, OptionalActions::Now, &now);
+    }
+}

@@ -1,0 +1,157 @@
+//! The one place that waits for processes.
+//!
+//! As PID 1 the agent inherits every orphan in the sandbox, so it reaps whatever ends; who wants an
+//! exit status asks beforehand. Nothing else may call `wait`, or it would race for statuses.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use belljar_link::message::Exit;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Who waits for which process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reaper {
+    waiting: Rc<RefCell<HashMap<Pid, oneshot::Sender<Exit>>>>,
+}
+
+impl Reaper {
+    /// How the process `pid` ends. Call in the same turn as the spawn, before the runtime can run
+    /// [`Reaper::run`] again.
+    pub(crate) fn watch(&self, pid: Pid) -> oneshot::Receiver<Exit> {
+        let (tell, told) = oneshot::channel();
+        self.waiting.borrow_mut().insert(pid, tell);
+        told
+    }
+
+    /// Reap for ever.
+    pub(crate) async fn run(self) -> std::io::Result<()> {
+        let mut children = signal(SignalKind::child())?;
+        loop {
+            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+                if let Some(tell) = self.waiting.borrow_mut().remove(&pid) {
+                    // The terminal may be gone already.
+                    let _ = tell.send(exit(status));
+                }
+            }
+            children.recv().await;
+        }
+    }
+}
+
+fn exit(status: WaitStatus) -> Exit {
+    Exit {
+        code: status.exit_status(),
+        signal: status.terminating_signal().map(signal_name),
+    }
+}
+
+/// `9` is `SIGKILL`; a real-time signal keeps its number.
+fn signal_name(number: i32) -> String {
+    const NAMES: [(Signal, &str); 15] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+    ];
+    NAMES
+        .iter()
+        .find(|(signal, _)| signal.as_raw() == number)
+        .map_or_else(|| format!("SIG{number}"), |(_, name)| (*name).into())
+}
+
+/// Send a signal to every process of the sandbox but the agent. All of them descend from it: it is
+/// PID 1, or (under the `process` launcher) a subreaper.
+pub(crate) fn signal_all(signal: Signal) {
+    for pid in descendants(rustix::process::getpid()) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// End every process, however fast they fork. Bounded, because PID 1's own exit ends what is left.
+pub(crate) fn kill_all() {
+    for _ in 0..50 {
+        let below = descendants(rustix::process::getpid());
+        if below.is_empty() {
+            return;
+        }
+        for pid in below {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Every process below `root`, by one pass over `/proc`.
+fn descendants(root: Pid) -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // pid (comm) state ppid …; comm may hold anything, so count from its last parenthesis.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut queue = vec![root.as_raw_nonzero().get()];
+    while let Some(pid) = queue.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.extend(Pid::from_raw(child));
+            queue.push(child);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_grandchildren() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let mut byte = [0];
+        let stdout = child.stdout.as_mut().expect("piped");
+        std::io::Read::read_exact(stdout, &mut byte).expect("the shell has started its child");
+        let below = descendants(rustix::process::getpid());
+        let shell = Pid::from_child(&child);
+        assert!(below.contains(&shell));
+        let grandchildren = descendants(shell);
+        assert_eq!(grandchildren.len(), 1);
+        for pid in grandchildren.into_iter().chain([shell]) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        let _ = child.wait();
+    }
+
+    #[test]
+    fn names_signals() {
+        assert_eq!(signal_name(9), "SIGKILL");
+        assert_eq!(signal_name(40), "SIG40");
+    }
+}

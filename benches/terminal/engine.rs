@@ -1,0 +1,132 @@
+//! The raw side: a TTY container and its attach, over the engine's API by hand.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::Terminal;
+
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// The shell both sides run.
+pub(crate) const SHELL: [&str; 3] = ["/bin/bash", "--noprofile", "--norc"];
+
+/// The engine.
+pub(crate) struct Engine {
+    socket: String,
+}
+
+impl Engine {
+    pub(crate) fn new() -> Self {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| SOCKET.into());
+        Self {
+            socket: host.trim_start_matches("unix://").to_owned(),
+        }
+    }
+
+    async fn request(&self, method: &str, path: &str, headers: &str, body: &Value) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).await.expect("the engine");
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let head = format!(
+            "{method} /v1.41{path} HTTP/1.1\r\nHost: engine\r\n{headers}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        stream
+    }
+
+    /// The status, for calls whose body says nothing.
+    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+        let mut stream = self
+            .request(method, path, "Connection: close\r\n", &body)
+            .await;
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .await
+            .expect("it answers");
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status.expect("a status"), body.to_owned())
+    }
+
+    /// Create, attach, start; resolves at the prompt.
+    pub(crate) async fn open(&self) -> Attached {
+        let create = json!({
+            "Image": "belljar-sandbox:latest",
+            "Entrypoint": SHELL,
+            "Cmd": [],
+            "User": "1000:1000",
+            "Env": ["TERM=xterm-256color", "PS1=$ "],
+            "Tty": true, "OpenStdin": true, "StdinOnce": true,
+            "AttachStdin": true, "AttachStdout": true, "AttachStderr": true,
+            "HostConfig": {
+                "Runtime": "runsc", "NetworkMode": "none", "ReadonlyRootfs": true,
+                "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"],
+                "Memory": 128 << 20, "MemorySwap": 128 << 20, "NanoCpus": 2_000_000_000_i64,
+                "PidsLimit": 512, "LogConfig": {"Type": "none"},
+                "Tmpfs": {"/home/sandbox": "size=50m,uid=1000,gid=1000", "/tmp": "size=10m"},
+            },
+        });
+        let (status, body) = self.call("POST", "/containers/create", create).await;
+        assert_eq!(status, 201, "{body}");
+        // The body may be chunked; the id is the only run of 64 digits.
+        let id = body
+            .split('"')
+            .find(|word| word.len() == 64)
+            .expect("an id")
+            .to_owned();
+        let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1");
+        let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+        let mut stream = self.request("POST", &path, upgrade, &Value::Null).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let (status, body) = self
+            .call("POST", &format!("/containers/{id}/start"), Value::Null)
+            .await;
+        assert_eq!(status, 204, "{body}");
+        let mut attached = Attached {
+            id,
+            stream,
+            buffer: vec![0; 64 * 1024],
+        };
+        attached.until(b"$ ").await;
+        attached
+    }
+}
+
+/// An attached TTY.
+pub(crate) struct Attached {
+    id: String,
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Attached {
+    pub(crate) async fn remove(self, engine: &Engine) {
+        let path = format!("/containers/{}?force=1", self.id);
+        engine.call("DELETE", &path, Value::Null).await;
+    }
+}
+
+impl Terminal for Attached {
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("it reads");
+    }
+
+    async fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize {
+        let read = self.stream.read(&mut self.buffer).await.expect("it writes");
+        assert_ne!(read, 0, "the container lives");
+        if let Some(into) = into {
+            into.extend_from_slice(&self.buffer[..read]);
+        }
+        read
+    }
+}

@@ -1,0 +1,228 @@
+//! The gateway's side of a link: typed calls to the agent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::frame::{Frame, FrameError};
+use crate::message::{
+    Attach, Attached, ControlCommand, Hello, InputReady, Inspection, OpenTerminal, Refusal, Reply,
+    Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
+};
+use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
+
+/// How long a call may take. An agent answers in under a millisecond; one starved of CPU by its
+/// own sandbox may take seconds.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Initial frame buffer. Small, because the gateway holds several for every session.
+const FRAME_BUFFER: usize = 1024;
+
+/// Why a call over the link failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The agent understood and refused.
+    #[error("the agent refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The agent broke the protocol or the connection failed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The agent did not answer in time.
+    #[error("the agent did not answer within {} s", CALL_DEADLINE.as_secs())]
+    Deadline,
+    /// The link has ended.
+    #[error("the link to the agent has ended")]
+    Closed,
+    /// The agent speaks a protocol this gateway does not.
+    #[error("the agent speaks link version {theirs}, this gateway {VERSION}")]
+    Version {
+        /// What the agent announced.
+        theirs: u32,
+    },
+}
+
+impl From<std::io::Error> for LinkError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Frame(error.into())
+    }
+}
+
+/// A live link to an agent. Dropping it ends the connection, not the sandbox.
+#[derive(Debug)]
+pub struct Link {
+    mux: Mux,
+    control: tokio::sync::Mutex<FrameStream>,
+    welcome: Welcome,
+    driver: tokio::task::AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Link {
+    /// Take up a link on `io`: multiplex it, say hello, read the welcome. Spawns the task that
+    /// drives the connection.
+    pub async fn establish<T>(io: T, gateway: &str) -> Result<Self, LinkError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mux, driver) = mux::connect(io, Side::Gateway, Buffers::SMALL, |_| false);
+        let driver = tokio::spawn(driver).abort_handle();
+        let hello = Request::Hello(Hello {
+            version: VERSION,
+            gateway: gateway.into(),
+        });
+        let opened = call::<Welcome>(&mux, &hello).await;
+        let (welcome, control) = opened.inspect_err(|_| driver.abort())?;
+        if welcome.version != VERSION {
+            driver.abort();
+            return Err(LinkError::Version {
+                theirs: welcome.version,
+            });
+        }
+        Ok(Self {
+            mux,
+            control: tokio::sync::Mutex::new(control),
+            welcome,
+            driver,
+        })
+    }
+
+    /// What the agent said of itself when the link was taken up.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Resolves when the link has ended, for whatever reason.
+    pub async fn closed(&self) {
+        self.mux.closed().await;
+    }
+
+    /// Ask the agent to look around.
+    pub async fn inspect(&self) -> Result<Inspection, LinkError> {
+        Ok(call(&self.mux, &Request::Inspect).await?.0)
+    }
+
+    /// Start a program on a new PTY; returns the terminal's id.
+    pub async fn open_terminal(&self, open: OpenTerminal) -> Result<u32, LinkError> {
+        let request = Request::OpenTerminal(open);
+        let (opened, _) = call::<TerminalOpened>(&self.mux, &request).await?;
+        Ok(opened.terminal)
+    }
+
+    /// Read a terminal's output, and command it.
+    pub async fn attach(
+        &self,
+        attach: Attach,
+    ) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
+        let request = Request::Attach(attach);
+        let (attached, stream) = call::<Attached>(&self.mux, &request).await?;
+        let (sink, stream) = stream.split();
+        Ok((attached, TerminalOutput(stream), TerminalControl(sink)))
+    }
+
+    /// Open a terminal's input.
+    pub async fn input(&self, terminal: u32) -> Result<TerminalInput, LinkError> {
+        let (_, stream) = call::<InputReady>(&self.mux, &Request::Input { terminal }).await?;
+        // Nothing follows the reply on this stream, so the frame buffer is empty.
+        Ok(TerminalInput(stream.into_inner()))
+    }
+
+    /// Move the sandbox's own deadline.
+    pub async fn set_deadline(&self, remaining: Duration) -> Result<(), LinkError> {
+        let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+        self.command(&ControlCommand::SetDeadline { remaining_ms })
+            .await
+    }
+
+    /// Ask the agent to end the sandbox. The launcher's removal is what makes it sure.
+    pub async fn terminate(&self) -> Result<(), LinkError> {
+        self.command(&ControlCommand::Terminate).await
+    }
+
+    async fn command(&self, command: &ControlCommand) -> Result<(), LinkError> {
+        let frame = Frame::message(command)?;
+        let send = async { self.control.lock().await.send(frame).await };
+        timeout(CALL_DEADLINE, send)
+            .await
+            .map_err(|_| LinkError::Deadline)??;
+        Ok(())
+    }
+}
+
+/// Open a stream, send the request, read the reply; the stream goes on.
+async fn call<T: DeserializeOwned>(
+    mux: &Mux,
+    request: &Request,
+) -> Result<(T, FrameStream), LinkError> {
+    let exchange = async {
+        let stream = mux.open().await.ok_or(LinkError::Closed)?;
+        let mut stream = mux::framed(stream, FRAME_BUFFER);
+        stream.send(Frame::message(request)?).await?;
+        let reply = stream.next().await.ok_or(LinkError::Closed)??;
+        let reply = reply.parse::<Reply<T>>()??;
+        Ok((reply, stream))
+    };
+    timeout(CALL_DEADLINE, exchange)
+        .await
+        .map_err(|_| LinkError::Deadline)?
+}
+
+/// What comes out of a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// The next bytes, without a gap since the last.
+    Bytes(Bytes),
+    /// Something other than bytes, in order with them.
+    Event(TerminalEvent),
+}
+
+/// The reading half of an attach.
+#[derive(Debug)]
+pub struct TerminalOutput(SplitStream<FrameStream>);
+
+impl TerminalOutput {
+    /// The next output; `None` when the link has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Output, LinkError>> {
+        Some(match self.0.next().await? {
+            Ok(Frame::Data(bytes)) => Ok(Output::Bytes(bytes)),
+            Ok(message) => message.parse().map(Output::Event).map_err(LinkError::from),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+/// The commanding half of an attach.
+#[derive(Debug)]
+pub struct TerminalControl(SplitSink<FrameStream, Frame>);
+
+impl TerminalControl {
+    /// Send a command. Waits while the agent does not read.
+    pub async fn send(&mut self, command: TerminalCommand) -> Result<(), LinkError> {
+        Ok(self.0.send(Frame::message(&command)?).await?)
+    }
+}
+
+/// A terminal's input.
+#[derive(Debug)]
+pub struct TerminalInput(ByteStream);
+
+impl TerminalInput {
+    /// Type some of these bytes; returns how many. Waits while the program does not read and
+    /// 256 KiB are under way. Cancel-safe: a call that is cancelled has typed nothing.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<usize, LinkError> {
+        match self.0.write(bytes).await? {
+            0 if !bytes.is_empty() => Err(LinkError::Closed),
+            typed => Ok(typed),
+        }
+    }
+}

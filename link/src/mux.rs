@@ -1,0 +1,151 @@
+//! Streams over one connection, by yamux.
+//!
+//! [`connect`] wraps a byte stream and returns a [`Mux`] that opens streams and a future that drives
+//! the connection. The future must be spawned; when it ends, every stream ends.
+
+use std::task::Poll;
+
+use futures::future::poll_fn;
+use tokio::io::{AsyncRead, AsyncWrite, BufStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::codec::Framed;
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+
+use crate::frame::FrameCodec;
+
+/// Streams a connection may have open: three for each terminal at the limit, and room for calls.
+const MAX_STREAMS: usize = 128;
+
+/// Largest yamux frame. Larger than its default (16 KiB) so that a full read of a busy PTY is one
+/// frame: each costs two system calls, which are dear inside gVisor.
+const SPLIT_SEND: usize = 64 * 1024;
+
+/// One stream as bytes.
+pub type ByteStream = Compat<yamux::Stream>;
+
+/// One stream as frames.
+pub type FrameStream = Framed<ByteStream, FrameCodec>;
+
+/// Which end of the link this is. The two must differ; nothing else depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Opens streams.
+    Gateway,
+    /// Accepts them.
+    Agent,
+}
+
+/// Bytes of buffer in front of the socket. Yamux writes and reads a frame's header apart from its
+/// body; buffered, the two are one system call.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffers {
+    /// Read buffer, bytes.
+    pub read: usize,
+    /// Write buffer, bytes.
+    pub write: usize,
+}
+
+impl Buffers {
+    /// For the gateway, which holds thousands of links and writes keystrokes.
+    pub const SMALL: Self = Self {
+        read: 2 * 1024,
+        write: 2 * 1024,
+    };
+    /// For the agent, which has one link and writes output.
+    pub const LARGE: Self = Self {
+        read: 16 * 1024,
+        write: SPLIT_SEND + 64,
+    };
+}
+
+/// Opens streams on a connection.
+#[derive(Debug, Clone)]
+pub struct Mux {
+    requests: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+}
+
+impl Mux {
+    /// Open a stream; `None` if the connection has ended.
+    pub async fn open(&self) -> Option<ByteStream> {
+        let (reply, stream) = oneshot::channel();
+        self.requests.send(reply).await.ok()?;
+        Some(stream.await.ok()?.compat())
+    }
+
+    /// Resolves when the connection has ended.
+    pub async fn closed(&self) {
+        self.requests.closed().await;
+    }
+}
+
+/// Multiplex `io`. `on_stream` is called for every stream that the peer opens and says whether it
+/// was welcome; one that was not ends the connection, for the peer does not keep to the protocol.
+pub fn connect<T, F>(
+    io: T,
+    side: Side,
+    buffers: Buffers,
+    mut on_stream: F,
+) -> (
+    Mux,
+    impl Future<Output = Result<(), yamux::ConnectionError>>,
+)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    F: FnMut(ByteStream) -> bool,
+{
+    let mut config = yamux::Config::default();
+    config
+        .set_max_num_streams(MAX_STREAMS)
+        // Every stream keeps yamux's fixed 256 KiB window: what a silent reader can make this side
+        // hold is then the streams it opened itself times that.
+        .set_max_connection_receive_window(Some(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize))
+        .set_split_send_size(SPLIT_SEND);
+    let mode = match side {
+        Side::Gateway => yamux::Mode::Client,
+        Side::Agent => yamux::Mode::Server,
+    };
+    let io = BufStream::with_capacity(buffers.read, buffers.write, io).compat();
+    let mut connection = yamux::Connection::new(io, config, mode);
+    // A few calls may wait while yamux takes a breath; more would be a caller without a bound.
+    let (requests, mut opens) = mpsc::channel::<oneshot::Sender<yamux::Stream>>(8);
+
+    let driver = async move {
+        let mut waiting: Option<oneshot::Sender<yamux::Stream>> = None;
+        let result = poll_fn(|cx| {
+            loop {
+                if waiting.is_none()
+                    && let Poll::Ready(Some(reply)) = opens.poll_recv(cx)
+                {
+                    waiting = Some(reply);
+                }
+                if waiting.is_some()
+                    && let Poll::Ready(opened) = connection.poll_new_outbound(cx)
+                {
+                    // A caller that gave up takes its stream with it.
+                    let _ = waiting.take().map(|reply| opened.map(|s| reply.send(s)));
+                    continue;
+                }
+                match connection.poll_next_inbound(cx) {
+                    Poll::Ready(Some(Ok(stream))) => {
+                        if !on_stream(stream.compat()) {
+                            return Poll::Ready(Err(yamux::ConnectionError::Closed));
+                        }
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        drop(opens);
+        result
+    };
+    (Mux { requests }, driver)
+}
+
+/// Read and write [`crate::frame::Frame`]s on a stream. `capacity` is the initial read buffer,
+/// bytes; it grows to the frame at hand and no further.
+pub fn framed(stream: ByteStream, capacity: usize) -> FrameStream {
+    Framed::with_capacity(stream, FrameCodec, capacity)
+}

@@ -1,0 +1,126 @@
+//! A Unix socket that wakes its owner only for news.
+//!
+//! A runtime's own Unix stream is registered for reading and writing at once, and the kernel then
+//! reports "writable" after every single message that the peer has read. For a keystroke's round
+//! trip these are two wake-ups with nothing to do, at the moment when the shell needs the processor;
+//! inside gVisor each costs as much as the keystroke. So this one registers for writing only while
+//! a write has found the buffer full.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe;
+
+/// Writes up to this size, bytes, find room in a socket unless it is being flooded.
+const SMALL: usize = 4 * 1024;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct QuietSocket {
+    /// Registered for reading. The runtime's type is named after pipes, but reads any descriptor.
+    reader: pipe::Receiver,
+    /// Not registered.
+    writer: UnixStream,
+    /// Registered for writing, while writes find the buffer full.
+    blocked: Option<pipe::Sender>,
+}
+
+impl QuietSocket {
+    /// Take over a connected socket. Needs a runtime with I/O.
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let reader = OwnedFd::from(socket.try_clone()?);
+        Ok(Self {
+            reader: pipe::Receiver::from_owned_fd_unchecked(reader)?,
+            writer: socket,
+            blocked: None,
+        })
+    }
+}
+
+impl AsyncRead for QuietSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for QuietSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.blocked.is_none() {
+            match self.writer.write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writer = OwnedFd::from(self.writer.try_clone()?);
+                    self.blocked = Some(pipe::Sender::from_owned_fd_unchecked(writer)?);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                written => return Poll::Ready(written),
+            }
+        }
+        let Some(sender) = &mut self.blocked else {
+            return Poll::Pending;
+        };
+        let written = ready!(Pin::new(sender).poll_write(cx, buf));
+        // While large writes go on, so will the waiting.
+        if buf.len() <= SMALL {
+            self.blocked = None;
+        }
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.writer.shutdown(std::net::Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn carries_more_than_its_buffers_hold_both_ways() {
+        const LENGTH: usize = 3 << 20;
+        let (a, b) = UnixStream::pair().unwrap();
+        let (mut a, mut b) = (QuietSocket::new(a).unwrap(), QuietSocket::new(b).unwrap());
+        let sent: Vec<u8> = (0..LENGTH)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
+        let write = async {
+            for piece in sent.chunks(60_000) {
+                a.write_all(piece).await.unwrap();
+            }
+            a.write_all(b"end").await.unwrap();
+            let mut answer = [0; 2];
+            a.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"ok");
+            a.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut received = vec![0; LENGTH + 3];
+            b.read_exact(&mut received).await.unwrap();
+            assert!(received[..LENGTH] == sent && received.ends_with(b"end"));
+            b.write_all(b"ok").await.unwrap();
+            assert_eq!(b.read(&mut received).await.unwrap(), 0, "the end");
+        };
+        tokio::join!(write, read);
+    }
+}

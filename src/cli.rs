@@ -1,0 +1,80 @@
+//! The command line: one file for each subcommand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+mod serve;
+
+mod doctor;
+
+mod attach;
+
+/// Throw-away Linux terminals, sealed in gVisor, over a WebSocket.
+#[derive(Debug, Parser)]
+#[command(name = "belljar", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve visitors.
+    Serve(Settings),
+    /// Check this machine and prove the seal, with advice for whatever is wrong.
+    Doctor(Settings),
+    /// Open a terminal of a gateway in this one.
+    Attach(attach::Target),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct Settings {
+    /// Configuration file [default: /etc/belljar/belljar.toml, if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// What starts sandboxes: docker, or process (no isolation, for development).
+    #[arg(long)]
+    launcher: Option<String>,
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let flags: Vec<(&str, String)> = [("listen", &self.listen), ("launcher", &self.launcher)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.clone()?)))
+            .collect();
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Config::load(self.config.as_deref(), env, &flags)
+    }
+}
+
+/// Run the command; returns the process's exit code.
+pub async fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(settings) => match settings.load() {
+            Ok(config) => serve::run(config).await,
+            Err(error) => complain(&error.to_string()),
+        },
+        Command::Doctor(settings) => match settings.load() {
+            Ok(config) => doctor::run(&config).await,
+            Err(error) => complain(&error.to_string()),
+        },
+        Command::Attach(target) => attach::run(&target).await,
+    }
+}
+
+/// Say what is wrong; the exit code for a mistake of the caller's.
+fn complain(message: &str) -> ExitCode {
+    eprintln!("belljar: {message}");
+    ExitCode::from(2)
+}

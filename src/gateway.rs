@@ -1,0 +1,228 @@
+//! The gateway as a whole: what it is made of, and in which order it goes away.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::config::Config;
+use crate::limit::Limiter;
+use crate::sandbox::{EngineState, Launcher, Sandboxes};
+use crate::session::Sessions;
+use crate::telemetry::Metrics;
+use crate::web::{self, App};
+
+mod socket;
+
+use socket::Socket;
+
+/// How long a client may take to send the head of a request, the first or a later one.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Largest request head, bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How often limits and ended sessions are looked through for what can be forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a connection may go on asking over plain HTTP before it is told to come back anew, and
+/// then how long its last answer may take. Whoever does not read an answer would otherwise hold a
+/// connection for ever. The longest answer, a session's start, takes 45 s.
+const HTTP_DEADLINES: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(60));
+
+/// How long answers under way may take when the gateway goes away.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+
+/// How long visitors, and then sandboxes, may take to go away. Together shorter than systemd's 90 s
+/// before it kills.
+const DRAIN_DEADLINES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(12));
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    app: App,
+    /// Sessions, connections and all else that must end before the engine's keepers do.
+    sessions: TaskTracker,
+    sessions_stop: CancellationToken,
+    /// The engine's watch and the reaper.
+    keepers: TaskTracker,
+    keepers_stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Wire a gateway together. It begins to look after the engine at once; visitors come with
+    /// [`Gateway::serve`].
+    pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+        let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::default());
+        let limiter = Arc::new(Limiter::new(&config.limits));
+        let (sessions_tasks, keepers) = (TaskTracker::new(), TaskTracker::new());
+        let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
+        let sandboxes = Arc::new(Sandboxes::new(
+            launcher,
+            &config,
+            metrics.clone(),
+            &keepers,
+            &keepers_stop,
+        ));
+        let sessions = Arc::new(Sessions::new(
+            config.clone(),
+            sandboxes.clone(),
+            limiter.clone(),
+            metrics.clone(),
+            sessions_tasks.clone(),
+            sessions_stop.clone(),
+        ));
+        keepers.spawn(prune(
+            limiter.clone(),
+            sessions.clone(),
+            keepers_stop.clone(),
+        ));
+        Self {
+            app: App {
+                config,
+                sessions,
+                limiter,
+                sandboxes,
+                metrics,
+                begun: Instant::now(),
+                tasks: sessions_tasks.clone(),
+            },
+            sessions: sessions_tasks,
+            sessions_stop,
+            keepers,
+            keepers_stop,
+        }
+    }
+
+    /// Resolves once the engine's health is known.
+    pub async fn engine_known(&self) -> EngineState {
+        self.app.sandboxes.engine_known().await
+    }
+
+    /// What the handlers see. For tests that look behind the curtain.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Serve visitors until `shutdown` resolves, then go away in order: no new connections; every
+    /// session ends and says so; every sandbox is removed. Bounded.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let router = web::router(self.app.clone());
+        let connections = Arc::new(Semaphore::new(self.app.config.limits.max_connections));
+        tokio::pin!(shutdown);
+        loop {
+            // A place first: when there is none, new connections wait in the kernel's backlog.
+            let place = connections.clone().acquire_owned();
+            let accepted = async {
+                let place = place.await.map_err(io::Error::other)?;
+                let (stream, peer) = listener.accept().await?;
+                Ok::<_, io::Error>((place, stream, peer))
+            };
+            tokio::select! {
+                accepted = accepted => match accepted {
+                    Ok((place, stream, peer)) => {
+                        let connection = self.connection(stream, peer, router.clone(), place);
+                        self.sessions.spawn(connection);
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: what is open goes on.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = &mut shutdown => break,
+            }
+        }
+        drop(listener);
+        self.drain().await;
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: axum::Router,
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + use<> {
+        let socket = Socket::new(stream, place, self.app.metrics.connections().clone());
+        let stop = self.sessions_stop.clone();
+        async move {
+            let service = router.map_request(move |mut request: hyper::Request<_>| {
+                request.extensions_mut().insert(ConnectInfo(peer));
+                request
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_DEADLINE)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
+                .with_upgrades();
+            tokio::pin!(connection);
+            // Resolves too when the connection has become a WebSocket, which has deadlines of its
+            // own.
+            let last_answer = tokio::select! {
+                ended = &mut connection => return report(ended),
+                () = sleep(HTTP_DEADLINES.0) => HTTP_DEADLINES.1,
+                () = stop.cancelled() => LAST_ANSWER,
+            };
+            connection.as_mut().graceful_shutdown();
+            if let Ok(ended) = timeout(last_answer, connection).await {
+                report(ended);
+            }
+        }
+    }
+
+    async fn drain(self) {
+        let held = self.app.sandboxes.count();
+        tracing::info!(sandboxes = held, "going away");
+        self.sessions_stop.cancel();
+        self.sessions.close();
+        // Apart, so that a visitor who lingers does not keep sandboxes from being removed.
+        if timeout(DRAIN_DEADLINES.0, self.sessions.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every session ended in time");
+        }
+        self.keepers_stop.cancel();
+        self.keepers.close();
+        if timeout(DRAIN_DEADLINES.1, self.keepers.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every sandbox was removed in time");
+        }
+    }
+}
+
+fn report(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+async fn prune(limiter: Arc<Limiter>, sessions: Arc<Sessions>, stop: CancellationToken) {
+    let mut ticks = interval(PRUNE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                limiter.prune(tokio::time::Instant::now());
+                sessions.prune();
+            }
+            () = stop.cancelled() => return,
+        }
+    }
+}

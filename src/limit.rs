@@ -1,0 +1,283 @@
+//! Limits per client: sessions at once, sessions an hour, commands a minute.
+//!
+//! Knows clients, not sessions. Check and reservation are one step under one lock; a reservation is
+//! a guard, so it ends with whatever holds it, on every path.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
+
+pub mod client_ip;
+
+pub use client_ip::Client;
+
+use crate::config::Limits;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Clients remembered at once. Each costs about 200 bytes; whoever comes when all places are taken
+/// by others active within the hour is refused like one over the limit.
+const MAX_CLIENTS: usize = 65_536;
+
+/// What a visitor with too many sessions at once is told to wait: there is no telling when one of
+/// them ends.
+const CONCURRENT_RETRY: Duration = Duration::from_secs(10);
+
+/// Why a client may not start a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has as many as it may have at once.
+    #[error("too many sessions at once")]
+    Concurrent {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// It has started as many as it may in an hour.
+    #[error("too many sessions within an hour")]
+    Hourly {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+impl Refusal {
+    /// When to try again.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Concurrent { retry_after } | Self::Hourly { retry_after } => *retry_after,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    /// Sessions held now.
+    held: u32,
+    /// Starts within the last hour, oldest first; at most `sessions_per_hour`.
+    starts: VecDeque<Instant>,
+}
+
+impl Record {
+    fn forget_old(&mut self, now: Instant) {
+        while self
+            .starts
+            .front()
+            .is_some_and(|start| now.duration_since(*start) >= HOUR)
+        {
+            self.starts.pop_front();
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        self.held == 0 && self.starts.is_empty()
+    }
+}
+
+/// Every client's record.
+#[derive(Debug)]
+pub struct Limiter {
+    concurrent: u32,
+    hourly: usize,
+    records: Mutex<HashMap<Client, Record>>,
+    commands: DefaultKeyedRateLimiter<Client>,
+    clock: DefaultClock,
+}
+
+impl Limiter {
+    /// A limiter for these limits.
+    pub fn new(limits: &Limits) -> Self {
+        let commands = NonZeroU32::new(limits.commands_per_minute).unwrap_or(NonZeroU32::MIN);
+        Self {
+            concurrent: limits.concurrent_sessions,
+            hourly: limits.sessions_per_hour as usize,
+            records: Mutex::default(),
+            commands: RateLimiter::keyed(Quota::per_minute(commands)),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<Client, Record>> {
+        // No code that could panic runs under the lock.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admit a client to one more session, or say why not.
+    pub fn admit(self: &Arc<Self>, client: Client, now: Instant) -> Result<Permit, Refusal> {
+        let mut records = self.records();
+        if records.len() >= MAX_CLIENTS && !records.contains_key(&client) {
+            return Err(Refusal::Hourly { retry_after: HOUR });
+        }
+        let record = records.entry(client).or_default();
+        record.forget_old(now);
+        if record.held >= self.concurrent {
+            return Err(Refusal::Concurrent {
+                retry_after: CONCURRENT_RETRY,
+            });
+        }
+        if record.starts.len() >= self.hourly {
+            let oldest = record.starts.front().copied().unwrap_or(now);
+            return Err(Refusal::Hourly {
+                retry_after: (oldest + HOUR).saturating_duration_since(now),
+            });
+        }
+        record.held += 1;
+        record.starts.push_back(now);
+        Ok(Permit {
+            client,
+            start: now,
+            limiter: self.clone(),
+        })
+    }
+
+    /// A client submits a command: now, or after a wait.
+    pub fn submit(&self, client: Client) -> Result<(), Duration> {
+        self.commands
+            .check_key(&client)
+            .map_err(|until| until.wait_time_from(self.clock.now()))
+    }
+
+    /// Forget clients that left no trace within the hour. Call now and then.
+    pub fn prune(&self, now: Instant) {
+        self.records().retain(|_, record| {
+            record.forget_old(now);
+            !record.is_blank()
+        });
+        self.commands.retain_recent();
+        self.commands.shrink_to_fit();
+    }
+
+    /// Sessions held by all clients.
+    pub fn held(&self) -> u32 {
+        self.records().values().map(|record| record.held).sum()
+    }
+}
+
+/// Leave to hold one session; given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    client: Client,
+    start: Instant,
+    limiter: Arc<Limiter>,
+}
+
+impl Permit {
+    /// The client that holds it.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// The session never came to be, through no fault of the client: it does not count in the
+    /// client's hour.
+    pub fn forgive(&self) {
+        let mut records = self.limiter.records();
+        if let Some(record) = records.get_mut(&self.client)
+            && let Some(at) = record.starts.iter().position(|start| *start == self.start)
+        {
+            record.starts.remove(at);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(record) = self.limiter.records().get_mut(&self.client) {
+            record.held = record.held.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter() -> Arc<Limiter> {
+        Arc::new(Limiter::new(&Limits::default()))
+    }
+
+    fn client(last: u8) -> Client {
+        Client::of(std::net::Ipv4Addr::new(192, 0, 2, last).into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_at_once_and_ten_an_hour() {
+        let limiter = limiter();
+        let begun = Instant::now();
+        let one = limiter.admit(client(1), begun).unwrap();
+        let two = limiter.admit(client(1), begun).unwrap();
+        assert!(matches!(
+            limiter.admit(client(1), begun),
+            Err(Refusal::Concurrent { .. })
+        ));
+        assert!(limiter.admit(client(2), begun).is_ok(), "others are free");
+        drop((one, two));
+        for _ in 0..8 {
+            drop(limiter.admit(client(1), begun).unwrap());
+        }
+        let later = begun + Duration::from_secs(600);
+        assert_eq!(
+            limiter.admit(client(1), later).unwrap_err(),
+            Refusal::Hourly {
+                retry_after: Duration::from_secs(3000)
+            }
+        );
+        assert!(limiter.admit(client(1), begun + HOUR).is_ok());
+        assert_eq!(limiter.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fifty_at_once_get_exactly_two() {
+        let limiter = limiter();
+        let now = Instant::now();
+        let threads: Vec<_> = (0..50)
+            .map(|_| {
+                let limiter = limiter.clone();
+                std::thread::spawn(move || limiter.admit(client(1), now).ok())
+            })
+            .collect();
+        let permits: Vec<_> = threads
+            .into_iter()
+            .filter_map(|t| t.join().unwrap())
+            .collect();
+        assert_eq!(permits.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_never_was_is_forgiven() {
+        let limiter = limiter();
+        let now = Instant::now();
+        for _ in 0..30 {
+            limiter.admit(client(1), now).unwrap().forgive();
+        }
+        limiter.prune(now);
+        assert!(limiter.records().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_remembered_for_ever() {
+        let limiter = limiter();
+        let now = Instant::now();
+        let held = limiter.admit(client(1), now).unwrap();
+        drop(limiter.admit(client(2), now).unwrap());
+        limiter.prune(now + HOUR);
+        assert_eq!(limiter.records().len(), 1, "the one that holds a session");
+        drop(held);
+        limiter.prune(now + HOUR);
+        assert!(limiter.records().is_empty());
+    }
+
+    #[test]
+    fn the_sixty_first_command_waits() {
+        let limiter = limiter();
+        for _ in 0..60 {
+            limiter.submit(client(1)).unwrap();
+        }
+        let wait = limiter.submit(client(1)).unwrap_err();
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        limiter.submit(client(2)).unwrap();
+    }
+}

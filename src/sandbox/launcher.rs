@@ -1,0 +1,163 @@
+//! What an engine must offer: start a sandbox and give a link to its agent, list sandboxes, remove
+//! one. Everything else happens over the link.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use belljar_link::client::LinkError;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::SandboxId;
+use crate::config::Template;
+
+/// A byte stream that can carry a link.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// Its id.
+    pub id: SandboxId,
+    /// The template's name, for its label.
+    pub template_name: String,
+    /// The recipe.
+    pub template: Template,
+    /// Added to the template's environment.
+    pub env: BTreeMap<String, String>,
+    /// The session it is for, for its label.
+    pub session: String,
+    /// The client it is for, for its label.
+    pub owner: String,
+    /// When it must be gone at the latest, for its label.
+    pub expires_at: SystemTime,
+    /// The agent ends the sandbox this long after its start.
+    pub deadline: Duration,
+    /// The agent ends the sandbox this long after the last gateway was lost.
+    pub unlinked: Duration,
+}
+
+/// Why a sandbox died, as far as the engine knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It reached its memory limit.
+    OutOfMemory,
+    /// Anything else.
+    Unknown,
+}
+
+/// An engine.
+#[async_trait]
+pub trait Launcher: Send + Sync + 'static {
+    /// Its name in the configuration and the log.
+    fn name(&self) -> &'static str;
+
+    /// Whether its sandboxes must prove their seal before any is handed out.
+    fn must_be_proved(&self) -> bool;
+
+    /// Whether the engine answers. Cheap.
+    async fn ping(&self) -> Result<(), LaunchError>;
+
+    /// Start a sandbox and return the stream to its agent. Whoever cancels this or gets an error
+    /// must [`Launcher::remove`] what may have come to be.
+    async fn start(&self, spec: &SandboxSpec) -> Result<Box<dyn Transport>, LaunchError>;
+
+    /// Every sandbox of this gateway's namespace, dead ones included.
+    async fn list(&self) -> Result<Vec<SandboxId>, LaunchError>;
+
+    /// Remove a sandbox and everything that belongs to it. Removing what is not there succeeds.
+    async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError>;
+
+    /// Why a sandbox whose link ended died.
+    async fn post_mortem(&self, id: &SandboxId) -> Death;
+}
+
+/// Why an engine did not do what it was asked to. The text is for operators; [`LaunchError::remedy`]
+/// says what they can do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The gateway will not use the engine now.
+    #[error("the engine is not ready: {0}")]
+    NotReady(String),
+    /// Nothing answers at the engine's address.
+    #[error("the engine at {address} cannot be reached: {cause}")]
+    Unreachable {
+        /// Path of its socket.
+        address: String,
+        /// What happened instead.
+        cause: String,
+    },
+    /// The engine answered with an error.
+    #[error("the engine refused ({doing}): {message}")]
+    Refused {
+        /// What it was asked for.
+        doing: &'static str,
+        /// Its answer.
+        message: String,
+    },
+    /// The template's image is not there.
+    #[error("the image {0} is not there")]
+    NoImage(String),
+    /// The configured runtime is not registered.
+    #[error("the engine does not know the runtime {0}")]
+    NoRuntime(String),
+    /// The agent's binary is not there.
+    #[error("the agent {path} cannot be used: {cause}")]
+    NoAgent {
+        /// Where it was looked for.
+        path: String,
+        /// Why it cannot be used.
+        cause: String,
+    },
+    /// The sandbox ran but its agent did not call.
+    #[error("the sandbox's agent did not link: {0}")]
+    NoLink(String),
+    /// The sandbox ended before its agent called.
+    #[error("the sandbox ended before its agent linked: {0}")]
+    Died(String),
+    /// The agent's answer was not usable.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It took too long.
+    #[error("{0} took too long")]
+    Deadline(&'static str),
+    /// The gateway's own machine refused something.
+    #[error("{doing}: {cause}")]
+    Host {
+        /// What was attempted.
+        doing: String,
+        /// The error.
+        cause: std::io::Error,
+    },
+}
+
+impl LaunchError {
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotReady(_) => "run `belljar doctor`",
+            Self::Unreachable { .. } => {
+                "start the engine (`systemctl start docker`), or let this user reach its socket \
+                 (group docker), or set docker.socket"
+            }
+            Self::Refused { .. } | Self::Deadline(_) => {
+                "look at the engine's log (`journalctl -u docker`)"
+            }
+            Self::NoImage(_) => "build it with docker/build.sh, or pull it",
+            Self::NoRuntime(_) => "install gVisor and register it: deploy/setup.sh does both",
+            Self::NoAgent { .. } => "build it with `make build`, or set `agent`",
+            Self::NoLink(_) | Self::Link(_) => {
+                "run `belljar doctor`; the runtime needs the argument --host-uds=open, or working \
+                 attach"
+            }
+            Self::Died(_) => {
+                "give the template more memory; if that is not it, `agent` must be the static \
+                 binary that `make agent` builds, for this machine"
+            }
+            Self::Host { .. } => "check the rights on run_dir and the free space",
+        }
+    }
+}

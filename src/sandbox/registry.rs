@@ -1,0 +1,209 @@
+//! Which sandboxes exist. The one place that counts them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::SandboxId;
+
+/// Every place for a sandbox is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("all {max} places for sandboxes are taken")]
+pub struct AtCapacity {
+    /// `limits.max_sandboxes`.
+    pub max: usize,
+}
+
+/// Pause before a failed removal is tried again; doubled up to the second each time.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+#[derive(Debug)]
+enum Entry {
+    /// Reserved, starting or in use.
+    Wanted,
+    /// To be removed at `due`, after `failures` attempts that failed.
+    Doomed { due: Instant, failures: u32 },
+    /// A removal is under way.
+    Leaving { failures: u32 },
+}
+
+/// Identities and their states; bounded by `max`.
+#[derive(Debug)]
+pub(super) struct Registry {
+    max: usize,
+    entries: Mutex<HashMap<SandboxId, Entry>>,
+    /// Rung when a sandbox has become unwanted.
+    pub(super) doomed: Notify,
+}
+
+impl Registry {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max,
+            entries: Mutex::default(),
+            doomed: Notify::new(),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<SandboxId, Entry>> {
+        // No code that could panic runs under the lock.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.entries().len()
+    }
+
+    pub(super) fn contains(&self, id: &SandboxId) -> bool {
+        self.entries().contains_key(id)
+    }
+
+    pub(super) fn reserve(self: &Arc<Self>, id: SandboxId) -> Result<Slot, AtCapacity> {
+        let mut entries = self.entries();
+        if entries.len() >= self.max {
+            return Err(AtCapacity { max: self.max });
+        }
+        entries.insert(id.clone(), Entry::Wanted);
+        Ok(Slot {
+            id,
+            registry: self.clone(),
+            started: false,
+        })
+    }
+
+    /// An orphan that the engine listed: to be removed, over the cap or not.
+    pub(super) fn doom_orphan(&self, id: SandboxId) {
+        let due = Instant::now();
+        self.entries()
+            .entry(id)
+            .or_insert(Entry::Doomed { due, failures: 0 });
+    }
+
+    /// Up to `most` sandboxes whose removal is due, now under way.
+    pub(super) fn take_due(&self, most: usize, now: Instant) -> Vec<SandboxId> {
+        let mut entries = self.entries();
+        let due = entries.iter_mut().filter_map(|(id, entry)| match *entry {
+            Entry::Doomed { due, failures } if due <= now => {
+                *entry = Entry::Leaving { failures };
+                Some(id.clone())
+            }
+            _ => None,
+        });
+        due.take(most).collect()
+    }
+
+    /// When the next removal is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let entries = self.entries();
+        let due = entries.values().filter_map(|entry| match entry {
+            Entry::Doomed { due, .. } => Some(*due),
+            _ => None,
+        });
+        due.min()
+    }
+
+    /// A removal has succeeded, or failed and is put off.
+    pub(super) fn removal_ended(&self, id: &SandboxId, removed: bool, now: Instant) {
+        let mut entries = self.entries();
+        if removed {
+            entries.remove(id);
+        } else if let Some(entry) = entries.get_mut(id)
+            && let Entry::Leaving { failures } = *entry
+        {
+            let pause = RETRY.0.saturating_mul(1 << failures.min(8)).min(RETRY.1);
+            *entry = Entry::Doomed {
+                due: now + pause,
+                failures: failures + 1,
+            };
+        }
+    }
+}
+
+/// A place for one sandbox. Dropping it gives the sandbox up; the place is free again once the
+/// engine has removed it.
+#[derive(Debug)]
+pub struct Slot {
+    id: SandboxId,
+    registry: Arc<Registry>,
+    started: bool,
+}
+
+impl Slot {
+    /// The id of the sandbox that may be started here.
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// From now on there may be something to remove.
+    pub(super) fn mark_started(&mut self) {
+        self.started = true;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut entries = self.registry.entries();
+        if self.started {
+            let due = Instant::now();
+            entries.insert(self.id.clone(), Entry::Doomed { due, failures: 0 });
+            self.registry.doomed.notify_one();
+        } else {
+            entries.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_free_again_only_after_removal() {
+        let registry = Arc::new(Registry::new(1));
+        let mut slot = registry.reserve(SandboxId::random()).unwrap();
+        assert_eq!(
+            registry.reserve(SandboxId::random()).unwrap_err(),
+            AtCapacity { max: 1 }
+        );
+        slot.mark_started();
+        let id = slot.id().clone();
+        drop(slot);
+        assert_eq!(registry.count(), 1);
+
+        let now = Instant::now();
+        assert_eq!(registry.take_due(8, now), std::slice::from_ref(&id));
+        assert!(registry.take_due(8, now).is_empty(), "already under way");
+        registry.removal_ended(&id, false, now);
+        assert!(registry.take_due(8, now).is_empty(), "put off");
+        let later = registry.next_due().unwrap();
+        assert_eq!(later - now, RETRY.0);
+        assert_eq!(registry.take_due(8, later), std::slice::from_ref(&id));
+        registry.removal_ended(&id, true, later);
+        assert_eq!(registry.count(), 0);
+    }
+
+    #[test]
+    fn a_place_that_was_never_used_needs_no_removal() {
+        let registry = Arc::new(Registry::new(1));
+        drop(registry.reserve(SandboxId::random()).unwrap());
+        assert_eq!(registry.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn removals_that_fail_for_ever_are_tried_for_ever_but_rarely() {
+        let registry = Arc::new(Registry::new(1));
+        let id = SandboxId::random();
+        registry.doom_orphan(id.clone());
+        let mut now = Instant::now();
+        for _ in 0..40 {
+            assert_eq!(registry.take_due(1, now).len(), 1);
+            registry.removal_ended(&id, false, now);
+            let next = registry.next_due().unwrap();
+            assert!(next - now <= RETRY.1);
+            now = next;
+        }
+    }
+}

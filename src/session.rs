@@ -1,0 +1,522 @@
+//! Sessions: a visitor's lease on a sandbox and its main terminal. Knows no HTTP.
+//!
+//! Each session is one task, [`lease`]'s, that owns its sandbox, its permit and its timers:
+//! `starting → attached ⇄ detached → ended`. Everyone else holds a [`Session`], which sends it
+//! commands and watches its state. Terminal bytes do not pass through the task: a [`Viewer`] reads
+//! and writes the link itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use belljar_link::client::{LinkError, TerminalControl, TerminalInput, TerminalOutput};
+use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::limit::{self, Client, Limiter};
+use crate::sandbox::{AtCapacity, EngineState, SandboxSpec, Sandboxes};
+use crate::secret::{Token, TokenHash, random_hex};
+use crate::telemetry::Metrics;
+
+mod deadline;
+
+mod lease;
+
+mod store;
+
+use deadline::Deadlines;
+use lease::Lease;
+use store::Store;
+
+/// After a viewer is lost, how long its program is held at the window, so that a viewer who comes
+/// back soon has missed nothing. Longer, and a build would stand still because its visitor's train
+/// is in a tunnel; after it the program runs on and the oldest output may be lost (a `gap`).
+const HOLD: Duration = Duration::from_secs(15);
+
+/// The agent's own deadline lies this much after the gateway's, which is the one that warns.
+const AGENT_SLACK: Duration = Duration::from_secs(30);
+
+/// A sandbox without any gateway ends after this long.
+const UNLINKED: Duration = Duration::from_secs(60);
+
+/// Commands that may wait for a session's task. Its callers wait for room.
+const COMMANDS: usize = 16;
+
+/// A session's identity: `sess_` and 32 hexadecimal digits. Opens nothing without the token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionId(String);
+
+impl SessionId {
+    fn random() -> Self {
+        Self(format!("sess_{}", random_hex::<16>()))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The shell ended.
+    Exited,
+    /// The visitor asked for it.
+    Closed,
+    /// No input for too long.
+    IdleTimeout,
+    /// The longest time a session may take.
+    MaxDuration,
+    /// The visitor was lost and did not come back.
+    DetachTimeout,
+    /// The sandbox reached its memory limit.
+    OutOfMemory,
+    /// The sandbox died of something else.
+    SandboxLost,
+    /// The sandbox could not be started.
+    StartFailed,
+    /// The gateway is going away.
+    Shutdown,
+}
+
+impl EndReason {
+    /// The stable name in the protocol, the metrics and the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Closed => "closed",
+            Self::IdleTimeout => "idle_timeout",
+            Self::MaxDuration => "max_duration",
+            Self::DetachTimeout => "detach_timeout",
+            Self::OutOfMemory => "out_of_memory",
+            Self::SandboxLost => "sandbox_lost",
+            Self::StartFailed => "start_failed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// How the shell ended, if it did.
+    pub exit: Option<Exit>,
+}
+
+impl From<EndReason> for Ending {
+    fn from(reason: EndReason) -> Self {
+        Self { reason, exit: None }
+    }
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Its sandbox is being started.
+    Starting,
+    /// A viewer is attached.
+    Attached,
+    /// It lives, and nobody looks.
+    Detached,
+    /// It is over.
+    Ended(Ending),
+}
+
+impl State {
+    /// The stable name in the API and the metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Attached => "attached",
+            Self::Detached => "detached",
+            Self::Ended(_) => "ended",
+        }
+    }
+}
+
+/// Something a viewer should be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The session will end for want of input after this long.
+    Idle(Duration),
+    /// The session will reach its maximum duration after this long.
+    Expiry(Duration),
+    /// Another viewer has taken this one's place. The last notice.
+    TakenOver,
+}
+
+/// What a session is created with.
+#[derive(Debug, Clone)]
+pub struct Create {
+    /// Whom it counts for.
+    pub client: Client,
+    /// The template's name; the configured default if absent.
+    pub template: Option<String>,
+    /// The terminal's first size.
+    pub size: Size,
+    /// Added to the template's environment.
+    pub env: BTreeMap<String, String>,
+    /// Shell lines run after the template's own and before the visitor's shell.
+    pub init: Vec<String>,
+    /// Shorter than the template's maximum duration, if present.
+    pub max_duration: Option<Duration>,
+}
+
+/// Why a session was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The client is over a limit.
+    #[error(transparent)]
+    Limited(#[from] limit::Refusal),
+    /// Every place is taken.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
+    /// There is no such template.
+    #[error("there is no template {0:?}")]
+    NoTemplate(String),
+    /// A duration is out of range.
+    #[error("timeout: must be from 1 s to {} s", max.as_secs())]
+    BadDuration {
+        /// The longest allowed.
+        max: Duration,
+    },
+    /// The engine is not usable.
+    #[error("the engine is not usable: {0}")]
+    Unavailable(String),
+    /// The gateway is going away.
+    #[error("the gateway is going away")]
+    ShuttingDown,
+}
+
+/// Why a viewer was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The session is over.
+    #[error("the session has ended: {}", .0.reason.name())]
+    Ended(Ending),
+    /// The agent did not do it.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// What a viewer asks for when it attaches.
+#[derive(Debug, Clone, Copy)]
+pub struct AttachRequest {
+    /// Byte offset to go on from; absent: everything still held.
+    pub from: Option<u64>,
+    /// The viewer's size; the terminal keeps its own if absent.
+    pub size: Option<Size>,
+    /// Unacknowledged bytes allowed.
+    pub window: u32,
+}
+
+impl Default for AttachRequest {
+    fn default() -> Self {
+        Self {
+            from: None,
+            size: None,
+            window: HISTORY_BYTES,
+        }
+    }
+}
+
+/// One viewer's access to the terminal.
+#[derive(Debug)]
+pub struct Viewer {
+    /// Where the output begins.
+    pub attached: Attached,
+    /// Unacknowledged bytes allowed.
+    pub window: u32,
+    /// The output.
+    pub output: TerminalOutput,
+    /// Acknowledgements, size, pings.
+    pub control: TerminalControl,
+    /// The input.
+    pub input: TerminalInput,
+    /// What to tell the visitor.
+    pub notices: mpsc::Receiver<Notice>,
+    /// Hold it as long as the visitor is there.
+    pub presence: Presence,
+}
+
+/// A viewer's being there; its drop tells the session's task.
+#[derive(Debug)]
+pub struct Presence {
+    _alive: oneshot::Sender<()>,
+}
+
+enum Command {
+    Attach(AttachRequest, oneshot::Sender<Result<Viewer, LinkError>>),
+    Exited(Exit),
+    Close,
+}
+
+/// When the visitor last did something. Written by viewers, read by the session's task.
+#[derive(Debug)]
+struct Activity {
+    begun: Instant,
+    /// Milliseconds after `begun`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn touch(&self) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+}
+
+/// A session as everyone but its own task sees it.
+#[derive(Debug)]
+pub struct Session {
+    /// Its identity.
+    pub id: SessionId,
+    /// The template's name.
+    pub template: String,
+    /// Whom it counts for.
+    pub client: Client,
+    /// When it was created.
+    pub created_at: SystemTime,
+    /// When it ends at the latest.
+    pub expires_at: SystemTime,
+    /// It ends after this long without input.
+    pub idle_timeout: Duration,
+    token: TokenHash,
+    activity: Activity,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<State>,
+}
+
+impl Session {
+    /// Whether `presented` is this session's token, in constant time.
+    pub fn opens_with(&self, presented: &str) -> bool {
+        self.token.matches(presented)
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// How it ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        match &*self.state.borrow() {
+            State::Ended(ending) => Some(ending.clone()),
+            _ => None,
+        }
+    }
+
+    /// Resolves with its ending.
+    pub async fn ended(&self) -> Ending {
+        let mut state = self.state.clone();
+        loop {
+            if let State::Ended(ending) = &*state.borrow_and_update() {
+                return ending.clone();
+            }
+            if state.changed().await.is_err() {
+                return EndReason::Shutdown.into();
+            }
+        }
+    }
+
+    /// Resolves when its sandbox has been started, or it has ended.
+    pub async fn started(&self) -> Result<(), Ending> {
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| *state != State::Starting).await;
+        match settled.as_deref() {
+            Ok(State::Ended(ending)) => Err(ending.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(EndReason::Shutdown.into()),
+        }
+    }
+
+    /// Time left until it ends at the latest.
+    pub fn remaining(&self) -> Duration {
+        let left = self.expires_at.duration_since(SystemTime::now());
+        left.unwrap_or_default()
+    }
+
+    /// The visitor did something.
+    pub fn touch(&self) {
+        self.activity.touch();
+    }
+
+    /// Attach a viewer, taking the place of the one before. Waits while the sandbox starts.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Viewer, AttachError> {
+        let (reply, attached) = oneshot::channel();
+        if self
+            .commands
+            .send(Command::Attach(request, reply))
+            .await
+            .is_ok()
+            && let Ok(attached) = attached.await
+        {
+            return Ok(attached?);
+        }
+        Err(AttachError::Ended(self.ended().await))
+    }
+
+    /// The shell has ended, and its viewer has seen all its output.
+    pub async fn exited(&self, exit: Exit) {
+        // A task that is gone has ended the session already.
+        let _ = self.commands.send(Command::Exited(exit)).await;
+    }
+
+    /// End it now; resolves when it has ended.
+    pub async fn close(&self) -> Ending {
+        let _ = self.commands.send(Command::Close).await;
+        self.ended().await
+    }
+
+    /// End it as soon as its task comes to it. For a `Drop`, which cannot wait; should the task's
+    /// queue be full, the timers end the session.
+    pub fn close_soon(&self) {
+        let _ = self.commands.try_send(Command::Close);
+    }
+}
+
+/// All sessions of a gateway.
+#[derive(Debug)]
+pub struct Sessions {
+    config: Arc<Config>,
+    sandboxes: Arc<Sandboxes>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<Metrics>,
+    store: Store,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Sessions {
+    /// No sessions yet. Their tasks will run in `tasks` until they end or `stop`.
+    pub fn new(
+        config: Arc<Config>,
+        sandboxes: Arc<Sandboxes>,
+        limiter: Arc<Limiter>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            config,
+            sandboxes,
+            limiter,
+            metrics,
+            store: Store::default(),
+            tasks,
+            stop,
+        }
+    }
+
+    /// Begin a session. Its sandbox starts in the background. The token is the visitor's only key.
+    pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
+        if self.stop.is_cancelled() {
+            return Err(CreateError::ShuttingDown);
+        }
+        let name = create
+            .template
+            .as_ref()
+            .unwrap_or(&self.config.default_template);
+        let template = self
+            .config
+            .template(name)
+            .ok_or_else(|| CreateError::NoTemplate(name.clone()))?;
+        let limits = &self.config.limits;
+        let longest = template.max_duration.unwrap_or(limits.max_duration);
+        let max_duration = create.max_duration.unwrap_or(longest);
+        if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
+            return Err(CreateError::BadDuration { max: longest });
+        }
+        if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
+            self.sandboxes.engine()
+        {
+            return Err(CreateError::Unavailable(reason));
+        }
+        let permit = self.limiter.admit(create.client, Instant::now())?;
+        let slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
+
+        let token = Token::random();
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (state, watched) = watch::channel(State::Starting);
+        let now = SystemTime::now();
+        let session = Arc::new(Session {
+            id: SessionId::random(),
+            template: name.clone(),
+            client: create.client,
+            created_at: now,
+            expires_at: now + max_duration,
+            idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
+            token: token.hash(),
+            activity: Activity::new(),
+            commands,
+            state: watched,
+        });
+        self.store.insert(session.clone());
+        let spec = SandboxSpec {
+            id: slot.id().clone(),
+            template_name: name.clone(),
+            template: template.clone(),
+            env: create.env,
+            session: session.id.to_string(),
+            owner: create.client.to_string(),
+            expires_at: session.expires_at,
+            deadline: max_duration + AGENT_SLACK,
+            unlinked: UNLINKED,
+        };
+        let lease = Lease {
+            session: session.clone(),
+            sandboxes: self.sandboxes.clone(),
+            metrics: self.metrics.clone(),
+            deadlines: Deadlines::new(
+                session.idle_timeout,
+                max_duration,
+                limits.detach_timeout,
+                Instant::now(),
+            ),
+            hold: HOLD.min(limits.detach_timeout),
+            permit,
+            state,
+            commands: receiver,
+            stop: self.stop.clone(),
+        };
+        self.tasks
+            .spawn(lease.run(slot, spec, create.size, create.init));
+        Ok((session, token))
+    }
+
+    /// A session that lives or ended a short while ago.
+    pub fn find(&self, id: &str) -> Option<Arc<Session>> {
+        self.store.find(id)
+    }
+
+    /// Forget what ended long ago. Call now and then.
+    pub fn prune(&self) {
+        self.store.prune(Instant::now());
+    }
+}

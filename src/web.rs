@@ -1,0 +1,147 @@
+//! HTTP and WebSocket: the only layer that knows axum.
+//!
+//! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
+//! [`terminal`] joins a WebSocket to a session, [`input`] queues what is typed, [`sessions`] is the
+//! REST side of sessions (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
+//! what anyone is told who may not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::config::Config;
+use crate::limit::Limiter;
+use crate::sandbox::Sandboxes;
+use crate::session::Sessions;
+use crate::telemetry::Metrics;
+
+pub mod protocol;
+
+mod toolkata;
+
+mod terminal;
+
+mod input;
+
+mod sessions;
+
+mod object;
+
+mod auth;
+
+mod error;
+
+mod assets;
+
+mod health;
+
+/// Largest request body, bytes. The largest request is a session with its environment.
+const MAX_BODY: usize = 64 * 1024;
+
+/// How long a request's body may take to come.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Nothing but our own scripts and connections. xterm.js sets styles from script, so inline styles
+/// are allowed.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The sessions.
+    pub sessions: Arc<Sessions>,
+    /// The clients' limits.
+    pub limiter: Arc<Limiter>,
+    /// The sandboxes.
+    pub sandboxes: Arc<Sandboxes>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// When the gateway began.
+    pub begun: Instant,
+    /// What the gateway waits for before it is gone: a WebSocket outlives its request.
+    pub tasks: TaskTracker,
+}
+
+/// Every route, and what every request passes on its way.
+pub fn router(app: App) -> Router {
+    let sessions = Router::new()
+        .route("/sessions", post(sessions::create))
+        .route("/sessions/{id}", get(sessions::show).delete(sessions::end))
+        // For `navigator.sendBeacon`, which can only POST.
+        .route("/sessions/{id}/destroy", post(sessions::end))
+        .route("/sessions/{id}/ws", any(terminal::attach))
+        .route("/environments", get(sessions::environments))
+        .route("/status", get(health::status));
+    // Only what is ours and public is compressed: a compressed secret leaks by its length.
+    let page = Router::new()
+        .route("/", get(assets::index))
+        .route("/assets/{*path}", get(assets::asset))
+        .layer(CompressionLayer::new());
+    Router::new()
+        .merge(page)
+        .merge(sessions.clone())
+        .nest("/api/v1", sessions)
+        .route("/ws", any(terminal::start))
+        .route("/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .layer(from_fn(bounded_body))
+        .layer(map_response(error::in_our_form))
+        .layer(cors(&app.config))
+        .layer(always(
+            header::CONTENT_SECURITY_POLICY,
+            CONTENT_SECURITY_POLICY,
+        ))
+        .layer(always(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(always(header::REFERRER_POLICY, "no-referrer"))
+        .with_state(app)
+}
+
+/// Receive the body first: at most so much of it, in so much time.
+async fn bounded_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
+    match timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => {
+            let request = Request::from_parts(parts, Body::from(bytes));
+            next.run(request).await
+        }
+        // Without an announced length; or the client is gone and hears no answer.
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
+}
+
+fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// Pages of the allowed origins may call the REST routes.
+fn cors(config: &Config) -> CorsLayer {
+    let origins = config
+        .allowed_origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .max_age(Duration::from_secs(600))
+}

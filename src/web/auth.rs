@@ -1,0 +1,141 @@
+//! Who a request is from and what it may do: origin, client address, token.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::error::{no_such_session, token_missing};
+use super::protocol::{Fault, FaultCode};
+use crate::config::LauncherKind;
+use crate::limit::Client;
+use crate::limit::client_ip::client_address;
+use crate::session::Session;
+
+/// Whose request this is, as far as limits are concerned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Visitor(pub(super) Client);
+
+impl FromRequestParts<App> for Visitor {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        // Absent only if a caller forgot to provide it; then all visitors are one.
+        let peer = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
+        let forwarded = parts.headers.get_all("x-forwarded-for");
+        let forwarded: Vec<&str> = forwarded.iter().filter_map(|v| v.to_str().ok()).collect();
+        let address = client_address(peer, forwarded.into_iter(), &app.config.trusted_proxies);
+        Ok(Self(Client::of(address)))
+    }
+}
+
+/// A page of another site must not use a visitor's address or network position. Programs that are
+/// no browsers send no `Origin` and could send any, so they are not asked.
+pub(super) fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Fault> {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
+    let origin = origin.to_str().unwrap_or("null");
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    let own = authority.is_some_and(|authority| Some(authority) == host)
+        && (app.config.launcher != LauncherKind::Process || host.is_some_and(is_this_machine));
+    if own || app.config.allowed_origins.iter().any(|o| o == origin) {
+        return Ok(());
+    }
+    app.metrics.refused(FaultCode::OriginRefused.name());
+    Err(Fault::new(
+        FaultCode::OriginRefused,
+        "This page may not open terminals here.",
+    ))
+}
+
+/// Without a seal, a page must not reach a shell by a name of its own that it lets point here.
+fn is_this_machine(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// The token a request presents: `Authorization: Bearer`, or `?token=` for those who cannot set
+/// headers (a browser's WebSocket, a beacon).
+pub(super) fn token(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
+    bearer.or_else(|| query.map(str::to_owned))
+}
+
+/// Why a session was not opened.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// No token was presented.
+    NoToken,
+    /// There is no such session, or the token is not its own.
+    Refused(Fault),
+}
+
+impl IntoResponse for Locked {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NoToken => token_missing(),
+            Self::Refused(fault) => fault.into_response(),
+        }
+    }
+}
+
+/// The session `id`, for the holder of its token only.
+pub(super) fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
+    let session = app.sessions.find(id);
+    let session = session.ok_or_else(|| Locked::Refused(no_such_session()))?;
+    let token = token.ok_or(Locked::NoToken)?;
+    if session.opens_with(token) {
+        Ok(session)
+    } else {
+        Err(Locked::Refused(wrong_token(app)))
+    }
+}
+
+/// The refusal of a wrong token.
+pub(super) fn wrong_token(app: &App) -> Fault {
+    app.metrics.refused(FaultCode::TokenRefused.name());
+    Fault::new(
+        FaultCode::TokenRefused,
+        "This session belongs to somebody else.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_its_own() {
+        for own in [
+            "localhost",
+            "localhost:3001",
+            "127.0.0.1:3001",
+            "[::1]:3001",
+        ] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in [
+            "evil.example:3001",
+            "localhost.evil.example",
+            "192.0.2.1:3001",
+            "",
+        ] {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
+}

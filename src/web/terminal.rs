@@ -1,0 +1,616 @@
+//! Joins a WebSocket to a session's terminal.
+//!
+//! Two loops share a connection, and neither awaits inside the other: one reads the visitor and
+//! types, the other reads the terminal and shows. Whichever ends first ends both; what they hold
+//! (the viewer, the queue) goes with them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use belljar_link::message::Size;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite;
+
+use super::App;
+use super::auth::{self, Visitor, check_origin};
+use super::error::{no_such_session, of_attach, of_create, of_ending, token_missing};
+use super::input::InputQueue;
+use super::protocol::{
+    self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, MAX_MESSAGE, Notice,
+    Ready, SUBPROTOCOL, ServerMessage,
+};
+use super::toolkata;
+use crate::session::{AttachError, AttachRequest, Create, Ending, Session, Viewer};
+
+mod reader;
+
+mod shower;
+
+use reader::Reader;
+use shower::Shower;
+
+/// How long a visitor may take to read what was sent before the connection counts as lost.
+const SEND_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a client may take to present its token.
+const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long saying goodbye may take.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Type-ahead kept while a sandbox starts: messages, and their bytes.
+const MAX_EARLY: (usize, usize) = (256, MAX_MESSAGE);
+
+/// Messages from the reading loop to the showing one. Each is the answer to a client's own message.
+const TELLINGS: usize = 16;
+
+/// WebSocket read and write buffers, bytes: small, because thousands of connections are held.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Bytes that may wait in the write buffer at most. One output frame (64 KiB) and a few messages.
+const MAX_WRITE_BUFFER: usize = 256 * 1024;
+
+/// How a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    V1,
+    Toolkata,
+}
+
+impl Dialect {
+    fn decode(self, message: Message) -> ClientMessage {
+        match self {
+            Self::V1 => protocol::decode(message),
+            Self::Toolkata => toolkata::decode(message),
+        }
+    }
+
+    /// Whether the client acknowledges output. Otherwise its socket's taking it counts.
+    fn acknowledges(self) -> bool {
+        self == Self::V1
+    }
+}
+
+/// The query of `/ws` and `/sessions/{id}/ws`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Parameters {
+    template: Option<String>,
+    cols: Option<u32>,
+    rows: Option<u32>,
+    token: Option<String>,
+    from: Option<u64>,
+}
+
+impl Parameters {
+    fn size(&self, dialect: Dialect) -> Option<Size> {
+        let (cols, rows) = (self.cols?, self.rows?);
+        Some(match dialect {
+            Dialect::V1 => protocol::size(cols, rows),
+            Dialect::Toolkata => toolkata::size(cols, rows),
+        })
+    }
+}
+
+type QueryResult = Result<Query<Parameters>, axum::extract::rejection::QueryRejection>;
+
+fn parameters(query: QueryResult) -> Result<Parameters, Fault> {
+    query.map(|Query(parameters)| parameters).map_err(|error| {
+        let allowed = "cols takes 2 to 1000, rows 1 to 500, from a whole number from 0";
+        Fault::new(
+            FaultCode::BadRequest,
+            format!("{allowed}: {}", error.body_text()),
+        )
+    })
+}
+
+/// What a connection is for, decided before the upgrade.
+enum Purpose {
+    /// A session of its own, just begun.
+    Start(Unclaimed, String, Option<Size>),
+    /// A session whose token was presented.
+    Attach(Arc<Session>, String, AttachRequest),
+    /// A session whose token will come with the first message.
+    Await(Arc<Session>, AttachRequest),
+    /// To be told why not. Only for clients that can be told after the upgrade.
+    Refuse(Fault),
+}
+
+/// A session whose visitor has not been given its token yet: if the visitor leaves now, nobody can
+/// ever come back to it.
+pub(super) struct Unclaimed {
+    session: Arc<Session>,
+    pub(super) claimed: bool,
+}
+
+impl Unclaimed {
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            claimed: false,
+        }
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if !self.claimed {
+            self.session.close_soon();
+        }
+    }
+}
+
+/// `GET /ws`: a new session.
+pub(super) async fn start(
+    State(app): State<App>,
+    Visitor(client): Visitor,
+    headers: HeaderMap,
+    query: QueryResult,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let (upgrade, dialect) = negotiate(upgrade);
+    let begin = || {
+        check_origin(&headers, &app)?;
+        let parameters = parameters(query)?;
+        let size = parameters.size(dialect);
+        let create = Create {
+            client,
+            template: parameters.template,
+            size: size.unwrap_or_default(),
+            env: BTreeMap::new(),
+            init: Vec::new(),
+            max_duration: None,
+        };
+        let created = app.sessions.create(create);
+        let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;
+        let token = token.reveal().to_owned();
+        Ok(Purpose::Start(Unclaimed::new(session), token, size))
+    };
+    let purpose = begin();
+    accept(app, upgrade, dialect, purpose)
+}
+
+/// `GET /sessions/{id}/ws`: a session that exists.
+pub(super) async fn attach(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    query: QueryResult,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let (upgrade, dialect) = negotiate(upgrade);
+    let find = || {
+        check_origin(&headers, &app)?;
+        let parameters = parameters(query)?;
+        let session = app.sessions.find(&id).ok_or_else(no_such_session)?;
+        let request = AttachRequest {
+            from: parameters.from,
+            size: parameters.size(dialect),
+            ..AttachRequest::default()
+        };
+        match auth::token(&headers, parameters.token.as_deref()) {
+            Some(token) if session.opens_with(&token) => {
+                Ok(Purpose::Attach(session, token, request))
+            }
+            Some(_) => Err(auth::wrong_token(&app)),
+            None => Ok(Purpose::Await(session, request)),
+        }
+    };
+    match find() {
+        Ok(Purpose::Await(..)) if dialect == Dialect::Toolkata => token_missing(),
+        purpose => accept(app, upgrade, dialect, purpose),
+    }
+}
+
+fn negotiate(upgrade: WebSocketUpgrade) -> (WebSocketUpgrade, Dialect) {
+    let upgrade = upgrade.protocols([SUBPROTOCOL]);
+    let dialect = match upgrade.selected_protocol() {
+        Some(_) => Dialect::V1,
+        None => Dialect::Toolkata,
+    };
+    (upgrade, dialect)
+}
+
+/// Upgrade. A browser cannot read the status of a refused upgrade, so a `belljar.v1` client is
+/// accepted and then told; others get the plain status.
+fn accept(
+    app: App,
+    upgrade: WebSocketUpgrade,
+    dialect: Dialect,
+    purpose: Result<Purpose, Fault>,
+) -> Response {
+    let purpose = match purpose {
+        Ok(purpose) => purpose,
+        Err(fault) if dialect == Dialect::V1 => Purpose::Refuse(fault),
+        Err(fault) => return fault.into_response(),
+    };
+    // Taken before the request ends, so that the gateway never sees a moment without either.
+    let task = app.tasks.token();
+    upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER)
+        // Every message is flushed at once: there is nothing to wait for.
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+        .on_upgrade(move |socket| async move {
+            let connection = Connection::new(app, dialect, socket);
+            connection.serve(purpose).await;
+            drop(task);
+        })
+}
+
+/// Why a loop stopped.
+enum Stop {
+    /// The peer is gone; the session may go on without it.
+    Gone,
+    /// The peer has closed; it is to be answered.
+    Left,
+    /// Say this and close.
+    Fault(Fault),
+    /// The session is over: say so and close.
+    Ended(Ending),
+    /// Another viewer has taken over.
+    TakenOver,
+}
+
+/// One WebSocket, split.
+struct Connection {
+    app: App,
+    dialect: Dialect,
+    sink: Sink,
+    stream: SplitStream<WebSocket>,
+}
+
+/// The sending half with its dialect.
+struct Sink {
+    socket: SplitSink<WebSocket, Message>,
+    dialect: Dialect,
+    encoder: toolkata::Encoder,
+}
+
+impl Sink {
+    async fn send(&mut self, message: &ServerMessage) -> Result<(), Stop> {
+        match self.dialect {
+            Dialect::V1 => {
+                if let Some(message) = protocol::encode(message) {
+                    self.send_raw(message).await?;
+                }
+            }
+            Dialect::Toolkata => {
+                for message in self.encoder.encode(message) {
+                    self.send_raw(message).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_raw(&mut self, message: Message) -> Result<(), Stop> {
+        match timeout(SEND_DEADLINE, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Stop::Gone),
+        }
+    }
+}
+
+impl Connection {
+    fn new(app: App, dialect: Dialect, socket: WebSocket) -> Self {
+        let (socket, stream) = socket.split();
+        Self {
+            app,
+            dialect,
+            sink: Sink {
+                socket,
+                dialect,
+                encoder: toolkata::Encoder::default(),
+            },
+            stream,
+        }
+    }
+
+    async fn serve(mut self, purpose: Purpose) {
+        let stop = match purpose {
+            Purpose::Start(unclaimed, token, size) => self.start(unclaimed, token, size).await,
+            Purpose::Attach(session, token, request) => self.attach(session, token, request).await,
+            Purpose::Await(session, request) => self.await_token(session, request).await,
+            Purpose::Refuse(fault) => Stop::Fault(fault),
+        };
+        self.finish(stop).await;
+    }
+
+    async fn start(&mut self, mut unclaimed: Unclaimed, token: String, size: Option<Size>) -> Stop {
+        let request = AttachRequest {
+            from: Some(0),
+            size,
+            ..AttachRequest::default()
+        };
+        let session = unclaimed.session.clone();
+        let mut early = VecDeque::new();
+        let viewer = match self
+            .attach_while_reading(&session, request, &mut early)
+            .await
+        {
+            Ok(viewer) => viewer,
+            Err(stop) => return stop,
+        };
+        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+            return stop;
+        }
+        unclaimed.claimed = true;
+        self.join(session, viewer, early).await
+    }
+
+    async fn attach(
+        &mut self,
+        session: Arc<Session>,
+        token: String,
+        request: AttachRequest,
+    ) -> Stop {
+        // One who comes back to a session that is over learns how it ended.
+        if let Some(ending) = session.ending() {
+            return Stop::Ended(ending);
+        }
+        let mut early = VecDeque::new();
+        let viewer = match self
+            .attach_while_reading(&session, request, &mut early)
+            .await
+        {
+            Ok(viewer) => viewer,
+            Err(stop) => return stop,
+        };
+        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+            return stop;
+        }
+        self.join(session, viewer, early).await
+    }
+
+    /// The token comes with the first message.
+    async fn await_token(&mut self, session: Arc<Session>, mut request: AttachRequest) -> Stop {
+        let first = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(message)) => match self.dialect.decode(message) {
+                        ClientMessage::Nothing => {}
+                        ClientMessage::Leave => return Err(Stop::Left),
+                        message => return Ok(message),
+                    },
+                    Some(Err(error)) => return Err(broken(error)),
+                    None => return Err(Stop::Gone),
+                }
+            }
+        };
+        let message = match timeout(FIRST_MESSAGE_DEADLINE, first).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(stop)) => return stop,
+            Err(_) => ClientMessage::Nothing,
+        };
+        let ClientMessage::Attach(AttachMessage {
+            token: Some(token),
+            from,
+            size,
+            window,
+        }) = message
+        else {
+            let message = "The first message must be an attach with this session's token.";
+            return Stop::Fault(Fault::new(FaultCode::TokenRefused, message));
+        };
+        if !session.opens_with(&token) {
+            return Stop::Fault(auth::wrong_token(&self.app));
+        }
+        request.from = from.or(request.from);
+        request.size = size.or(request.size);
+        request.window = window;
+        self.attach(session, token, request).await
+    }
+
+    /// Attach, which may take as long as a start, and meanwhile keep what is typed and notice who
+    /// leaves.
+    async fn attach_while_reading(
+        &mut self,
+        session: &Session,
+        mut request: AttachRequest,
+        early: &mut VecDeque<ClientMessage>,
+    ) -> Result<Viewer, Stop> {
+        let window = request.window;
+        let mut bytes = 0;
+        let started = session.started();
+        tokio::pin!(started);
+        let ended = loop {
+            let room = early.len() < MAX_EARLY.0 && bytes < MAX_EARLY.1;
+            tokio::select! {
+                started = &mut started => break started,
+                message = self.stream.next(), if room => {
+                    let message = match message {
+                        Some(Ok(message)) => message,
+                        Some(Err(error)) => return Err(broken(error)),
+                        None => return Err(Stop::Gone),
+                    };
+                    bytes += length(&message);
+                    match self.dialect.decode(message) {
+                        ClientMessage::Leave => return Err(Stop::Left),
+                        ClientMessage::Nothing => {}
+                        // The first message of a client whose URL said nothing.
+                        ClientMessage::Attach(attach) => {
+                            request.size = attach.size.or(request.size);
+                            request.window = attach.window.min(window);
+                        }
+                        // A copy, for the reason that the input queue copies.
+                        ClientMessage::Input(bytes) => {
+                            let bytes = Bytes::copy_from_slice(&bytes);
+                            early.push_back(ClientMessage::Input(bytes));
+                        }
+                        message => early.push_back(message),
+                    }
+                }
+            }
+        };
+        if let Err(ending) = ended {
+            return Err(Stop::Fault(of_ending(ending.reason)));
+        }
+        session.attach(request).await.map_err(|error| match error {
+            AttachError::Ended(ending) => Stop::Ended(ending),
+            AttachError::Link(_) => Stop::Fault(of_attach(&error)),
+        })
+    }
+
+    async fn ready(&mut self, session: &Session, token: &str, viewer: &Viewer) -> Result<(), Stop> {
+        let ready = Ready {
+            session: session.id.to_string(),
+            token: token.to_owned(),
+            offset: viewer.attached.offset,
+            end: viewer.attached.end,
+            size: viewer.attached.size,
+            idle_timeout: session.idle_timeout,
+            expires_at: session.expires_at,
+            remaining: session.remaining(),
+            window: viewer.window,
+        };
+        self.sink.send(&ServerMessage::Ready(ready)).await
+    }
+
+    /// Join the two until one side ends.
+    async fn join(
+        &mut self,
+        session: Arc<Session>,
+        viewer: Viewer,
+        early: VecDeque<ClientMessage>,
+    ) -> Stop {
+        let (tell, told) = mpsc::channel(TELLINGS);
+        let (bytes_in, bytes_out) = self.app.metrics.byte_counters();
+        let client = session.client;
+        let shared = Shared {
+            dialect: self.dialect,
+            session,
+            begun: Instant::now(),
+            heard: AtomicU64::new(0),
+            shown: watch::Sender::new(viewer.attached.offset),
+        };
+        let mut reader = Reader {
+            shared: &shared,
+            stream: &mut self.stream,
+            limiter: &self.app.limiter,
+            queue: InputQueue::new(client),
+            input: viewer.input,
+            control: viewer.control,
+            tell,
+            bytes_in,
+            bad_messages: 0,
+            listening: true,
+            size: None,
+            size_sent: Instant::now(),
+        };
+        let mut shower = Shower {
+            shared: &shared,
+            sink: &mut self.sink,
+            terminal: viewer.output,
+            notices: viewer.notices,
+            told,
+            inits: VecDeque::new(),
+            bytes_out,
+        };
+        let _presence = viewer.presence;
+        tokio::select! {
+            stop = reader.run(early) => stop,
+            stop = shower.run() => stop,
+            // The shower says so, unless it is stuck with a visitor who reads nothing.
+            () = async {
+                shared.session.ended().await;
+                sleep(CLOSE_DEADLINE).await;
+            } => Stop::Gone,
+        }
+    }
+
+    /// Say why it ends, and close. What the peer may still be sending is the socket's to deal with:
+    /// it lingers.
+    async fn finish(mut self, stop: Stop) {
+        let (message, code, reason) = match stop {
+            Stop::Gone => return,
+            Stop::Left => {
+                // Reading on sends the answer to the peer's close frame.
+                let _ = timeout(CLOSE_DEADLINE, self.stream.next()).await;
+                return;
+            }
+            Stop::Fault(fault) => {
+                let (code, name) = (fault.code.close_code(), fault.code.name());
+                (ServerMessage::Error(fault), code, name)
+            }
+            Stop::Ended(Ending { reason, exit }) => {
+                let code = protocol::close_code(reason);
+                (ServerMessage::Exit { reason, exit }, code, reason.name())
+            }
+            Stop::TakenOver => {
+                let notice = ServerMessage::Notice(Notice::TakenOver);
+                (notice, CLOSE_TAKEN_OVER, "taken_over")
+            }
+        };
+        let farewell = async {
+            self.sink.send(&message).await?;
+            self.sink.send_raw(protocol::close(code, reason)).await
+        };
+        // A peer that does not read is gone either way.
+        let _ = timeout(CLOSE_DEADLINE, farewell).await;
+    }
+}
+
+/// Bytes of a message, as far as they are kept.
+fn length(message: &Message) -> usize {
+    match message {
+        Message::Binary(bytes) => bytes.len(),
+        Message::Text(text) => text.len(),
+        _ => 0,
+    }
+}
+
+/// What a broken connection is told.
+fn broken(error: axum::Error) -> Stop {
+    let inner = error.into_inner();
+    let Some(error) = inner.downcast_ref::<tungstenite::Error>() else {
+        return Stop::Gone;
+    };
+    Stop::Fault(match error {
+        tungstenite::Error::Capacity(_) => Fault::new(
+            FaultCode::MessageTooBig,
+            format!("A message may be at most {MAX_MESSAGE} bytes long."),
+        ),
+        tungstenite::Error::Utf8(_) => {
+            Fault::new(FaultCode::InvalidText, "A text frame must be UTF-8.")
+        }
+        tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => return Stop::Gone,
+        tungstenite::Error::Protocol(_) => Fault::new(
+            FaultCode::ProtocolError,
+            "The connection broke its protocol.",
+        ),
+        _ => return Stop::Gone,
+    })
+}
+
+/// What the two loops have in common.
+struct Shared {
+    dialect: Dialect,
+    session: Arc<Session>,
+    begun: Instant,
+    /// When the peer was last heard, milliseconds after `begun`; `u64::MAX` while it is not
+    /// listened to.
+    heard: AtomicU64,
+    /// Offset up to which the socket has taken the output.
+    shown: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,32 @@
+//! Whole-gateway tests: a real gateway on a port of its own, a real WebSocket client, real
+//! launchers. What needs Docker and gVisor is in `sealed`; the rest runs agents as plain processes.
+
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::format_collect,
+    clippy::large_stack_arrays,
+    clippy::similar_names,
+    reason = "small numbers, few bytes, short tests"
+)]
+#![allow(dead_code, reason = "the harness is there for tests to come")]
+
+mod harness;
+
+mod raw;
+
+mod terminal;
+
+mod agent;
+
+mod sealed;
+
+mod layers;
+
+mod hostile;
+
+mod limits;
+
+mod resume;
+
+mod toolkata;

@@ -1,0 +1,127 @@
+//! `belljar serve` as a process of its own: to be measured, to be killed.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::{Namespace, WIDE, config};
+use crate::harness::{Client, PATIENCE, agent, connect_to};
+
+/// A gateway in a process of its own.
+pub struct Served {
+    child: Child,
+    pub address: SocketAddr,
+    pub namespace: Namespace,
+}
+
+/// `belljar` with a namespace of its own, and settings over that.
+pub fn belljar(namespace: &Namespace, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_belljar"));
+    let run_dir = namespace.sockets.parent().expect("it has one");
+    // What configures these tests is not for it.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BELLJAR_")) {
+        command.env_remove(name);
+    }
+    command
+        .env_remove("PORT")
+        .env_remove("HOST")
+        .env("BELLJAR_LISTEN", "127.0.0.1:0")
+        .env("BELLJAR_AGENT", agent())
+        .env("BELLJAR_RUN_DIR", run_dir)
+        .env("BELLJAR_DOCKER__NAMESPACE", &namespace.name)
+        .envs(settings.iter().copied())
+        .kill_on_drop(true);
+    command
+}
+
+impl Served {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(Namespace::of(&config()), settings).await
+    }
+
+    pub async fn start_in(namespace: Namespace, settings: &[(&str, &str)]) -> Self {
+        let mut child = belljar(&namespace, settings)
+            .arg("serve")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let serving = async {
+            let mut before = Vec::new();
+            while let Some(line) = log.next_line().await.expect("text") {
+                if let Some((_, address)) = line.split_once("serving on http://") {
+                    return address.trim().parse().expect("an address");
+                }
+                before.push(line);
+            }
+            panic!("it does not serve: {before:?}");
+        };
+        let address = timeout(PATIENCE, serving).await.expect("it serves in time");
+        // It goes on logging.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Self {
+            child,
+            address,
+            namespace,
+        }
+    }
+
+    /// A visitor at a prompt.
+    pub async fn visit(&self) -> Client {
+        let protocol = ("sec-websocket-protocol", "belljar.v1");
+        let connected = connect_to(self.address, &format!("/ws?{WIDE}"), &[protocol]).await;
+        let mut client = connected.expect("the upgrade is accepted");
+        client.ready().await;
+        client.until("$ ").await;
+        client
+    }
+
+    /// `GET /health`: the whole answer.
+    pub async fn health(&self) -> String {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream
+                .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = timeout(PATIENCE, exchange).await;
+        answer.expect("it answers in time").expect("it answers")
+    }
+
+    /// Its resident memory, bytes.
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kib.expect("a number") * 1024
+    }
+
+    /// As `kill -9`: no farewell, no clean-up.
+    pub async fn kill(mut self) -> Namespace {
+        self.child.kill().await.expect("it is there");
+        self.namespace
+    }
+
+    /// As `systemctl stop`; checks that it leaves nothing behind.
+    pub async fn stop(mut self) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        let pid = pid.expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        let ended = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it goes away in time");
+        assert!(ended.expect("it ends").success());
+        self.namespace.assert_empty().await;
+    }
+}

@@ -1,0 +1,245 @@
+/** Everything around the characters: the bar, and the card that stands in front while there is no shell. */
+import type { State } from './connection.ts';
+import { about, clock, ordinal, sayEnd } from './words.ts';
+
+export interface StatusListener {
+  start(): void;
+  fresh(): void;
+  extend(): void;
+  retry(): void;
+}
+
+/** From here on the time left is a countdown by the second. */
+const NEAR_END_MS = 5 * 60_000;
+const URGENT_MS = 60_000;
+/** A start that takes longer than this says how long it has been. */
+const SLOW_START_MS = 3_000;
+const HINT_MS = 6_000;
+
+type Tone = 'off' | 'busy' | 'good' | 'warn' | 'bad';
+
+const MARKUP = `
+<div class="veil" part="veil">
+  <div class="card" part="card">
+    <svg class="jar" viewBox="0 0 48 48" aria-hidden="true">
+      <circle class="knob" cx="24" cy="6.5" r="2.5"/>
+      <path class="dome" pathLength="1" d="M10 40V23a14 14 0 0 1 28 0v17"/>
+      <path class="shine" d="M15.5 31V23a8.5 8.5 0 0 1 4-7.2"/>
+      <path class="base" d="M5 41.5h38"/>
+    </svg>
+    <p class="title"></p>
+    <p class="detail"></p>
+    <button class="go" part="button" type="button"></button>
+  </div>
+</div>
+<div class="bar" part="bar">
+  <span class="dot"></span>
+  <span class="label"></span>
+  <button class="act" part="button" type="button"></button>
+  <span class="latency" title="Time for a key press to travel to the sandbox and back"></span>
+  <span class="left" title="Time until this terminal is thrown away"></span>
+  <button class="fresh" part="button" type="button" title="Throw this terminal away and start a fresh one"
+    aria-label="Throw this terminal away and start a fresh one">
+    <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M13 8a5 5 0 1 1-1.6-3.7M13 2v3h-3"/></svg>
+  </button>
+</div>
+<div class="said" role="status"></div>
+`;
+
+export class Status {
+  readonly #root: HTMLElement;
+  readonly #listener: StatusListener;
+  #state: State = { name: 'idle' };
+  #latencyMs: number | null = null;
+  /** `Date.now()` values; `null` while nothing ends. */
+  #expiresAt: number | null = null;
+  #idleEndsAt: number | null = null;
+  #hint: { text: string; until: number } | null = null;
+  #ticker: ReturnType<typeof setInterval> | null = null;
+  #said = '';
+  #act: () => void = () => {};
+
+  constructor(root: HTMLElement, listener: StatusListener) {
+    this.#root = root;
+    this.#listener = listener;
+    root.insertAdjacentHTML('beforeend', MARKUP);
+    this.#part('.go').addEventListener('click', () => listener.start());
+    this.#part('.act').addEventListener('click', () => this.#act());
+    this.#part('.fresh').addEventListener('click', () => listener.fresh());
+    this.#render();
+  }
+
+  setState(state: State): void {
+    this.#state = state;
+    if (state.name !== 'connected') {
+      this.#latencyMs = null;
+      this.#idleEndsAt = null;
+    }
+    if (state.name === 'connected') {
+      const { remainingMs } = state.ready;
+      this.#expiresAt = remainingMs === null ? null : Date.now() + remainingMs;
+    }
+    this.#render();
+  }
+
+  setLatency(ms: number): void {
+    this.#latencyMs = ms;
+    this.#render();
+  }
+
+  setRemaining(ms: number): void {
+    this.#expiresAt = Date.now() + ms;
+    this.#render();
+  }
+
+  warnIdle(remainingMs: number): void {
+    this.#idleEndsAt = Date.now() + remainingMs;
+    this.#render();
+  }
+
+  /** The visitor did something. */
+  active(): void {
+    if (this.#idleEndsAt === null) return;
+    this.#idleEndsAt = null;
+    this.#render();
+  }
+
+  hint(text: string): void {
+    this.#hint = { text, until: Date.now() + HINT_MS };
+    this.#render();
+  }
+
+  dispose(): void {
+    if (this.#ticker !== null) clearInterval(this.#ticker);
+    this.#ticker = null;
+  }
+
+  #render(): void {
+    const now = Date.now();
+    const ticks = this.#card(now);
+    const counts = this.#bar(now);
+    const wanted = ticks || counts;
+    if (wanted && this.#ticker === null) this.#ticker = setInterval(() => this.#render(), 1000);
+    if (!wanted) this.dispose();
+  }
+
+  /** Returns whether it shows something that changes with time. */
+  #card(now: number): boolean {
+    const state = this.#state;
+    const card = (title: string, detail: string, action: string | null, enabled = true) => {
+      this.#text('.title', title);
+      this.#text('.detail', detail);
+      const go = this.#part<HTMLButtonElement>('.go');
+      go.hidden = action === null;
+      go.disabled = !enabled;
+      this.#text('.go', action ?? '');
+    };
+    this.#root.dataset.state = state.name;
+    switch (state.name) {
+      case 'idle':
+        card('A fresh Linux terminal', 'Sealed, and thrown away when you leave.', 'Start');
+        return false;
+      case 'starting': {
+        const waited = now - state.since;
+        card('Sealing a fresh sandbox', waited < SLOW_START_MS ? '' : `${about(waited - 999)} so far`, null);
+        return true;
+      }
+      case 'queued': {
+        const wait = state.etaMs === null ? '' : `About ${about(state.etaMs)} to go`;
+        card(`You are ${ordinal(state.position)} in line`, wait, null);
+        return false;
+      }
+      case 'ended': {
+        const { title, detail, action } = sayEnd(state.end, state.resumable);
+        const wait = state.end.kind === 'error' && state.end.retryAt !== null ? state.end.retryAt - now : 0;
+        card(title, detail, wait > 0 ? `${action} in ${about(wait)}` : action, wait <= 0);
+        return wait > 0;
+      }
+      default:
+        return false;
+    }
+  }
+
+  #bar(now: number): boolean {
+    const state = this.#state;
+    let tone: Tone = 'off';
+    let label = '';
+    /** What is read out: the same without the seconds. */
+    let said: string | null = null;
+    let act: [string, () => void] | null = null;
+    let ticks = false;
+    switch (state.name) {
+      case 'idle':
+        label = 'Not started';
+        said = '';
+        break;
+      case 'starting':
+        [tone, label] = ['busy', 'Starting'];
+        break;
+      case 'queued':
+        [tone, label] = ['busy', 'Waiting in line'];
+        break;
+      case 'connected':
+        [tone, label] = ['good', state.ready.readOnly ? 'Watching' : 'Connected'];
+        ticks = this.#expiresAt !== null;
+        if (this.#idleEndsAt !== null) {
+          tone = 'warn';
+          label = `Closing in ${clock(this.#idleEndsAt - now)}. Still there?`;
+          said = 'Still there? This terminal closes soon.';
+          act = ["I'm here", () => this.#listener.extend()];
+        } else if (this.#hint !== null && now < this.#hint.until) {
+          [tone, label] = ['warn', this.#hint.text];
+        }
+        break;
+      case 'reconnecting': {
+        tone = 'warn';
+        const wait = state.retryAt === null ? 0 : state.retryAt - now;
+        const trying = state.attempt === 0 ? 'Going back to your shell' : 'Connection lost. Reconnecting';
+        label = wait > 999 ? `Connection lost. Trying again in ${about(wait)}` : trying;
+        said = trying;
+        if (state.attempt > 0) act = ['Retry now', () => this.#listener.retry()];
+        ticks = state.retryAt !== null;
+        break;
+      }
+      case 'ended': {
+        const { title, detail } = sayEnd(state.end, state.resumable);
+        [tone, label] = state.end.kind === 'exit' ? ['off', 'Ended'] : ['bad', 'Not connected'];
+        said = `${title}. ${detail}`;
+        break;
+      }
+    }
+    this.#root.dataset.tone = tone;
+    this.#text('.label', label);
+    const button = this.#part<HTMLButtonElement>('.act');
+    button.hidden = act === null;
+    if (act !== null) {
+      this.#text('.act', act[0]);
+      this.#act = act[1];
+    }
+    const live = state.name === 'connected';
+    this.#text('.latency', live && this.#latencyMs !== null ? `${this.#latencyMs} ms` : '');
+    const left = live && this.#expiresAt !== null ? this.#expiresAt - now : null;
+    const leftText = left === null ? '' : `${left < NEAR_END_MS ? clock(left) : about(left)} left`;
+    this.#text('.left', leftText);
+    this.#root.toggleAttribute('data-urgent', left !== null && left < URGENT_MS);
+    this.#part('.fresh').hidden = !live;
+    this.#say(said ?? label);
+    return ticks;
+  }
+
+  /** Only what is new, or a screen reader repeats it every second. */
+  #say(text: string): void {
+    if (text === this.#said) return;
+    this.#said = text;
+    this.#text('.said', text);
+  }
+
+  #text(selector: string, text: string): void {
+    const node = this.#part(selector);
+    if (node.textContent !== text) node.textContent = text;
+  }
+
+  #part<T extends HTMLElement = HTMLElement>(selector: string): T {
+    return this.#root.querySelector<T>(selector) as T;
+  }
+}

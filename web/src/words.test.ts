@@ -1,0 +1,38 @@
+import { expect, it } from 'vitest';
+import { about, clock, ordinal, sayEnd } from './words.ts';
+
+it('counts down', () => {
+  expect([42_000, 41_001, 0, -5, 725_000].map(clock)).toEqual(['0:42', '0:42', '0:00', '0:00', '12:05']);
+});
+
+it('rounds long waits', () => {
+  expect([900, 89_000, 1_440_000, 7_200_000].map(about)).toEqual(['1 s', '89 s', '24 min', '2 h']);
+});
+
+it('knows its ordinals', () => {
+  expect([1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal)).toEqual([
+    '1st',
+    '2nd',
+    '3rd',
+    '4th',
+    '11th',
+    '12th',
+    '13th',
+    '21st',
+    '102nd',
+    '111th',
+  ]);
+});
+
+it('says how a shell ended, and stays silent about success', () => {
+  const end = (code: number | null, signal: string | null) =>
+    sayEnd({ kind: 'exit', exit: { type: 'exit', code, signal, reason: 'exited' } }, false).detail;
+  expect(end(0, null)).toBe('Everything in it is gone, as promised.');
+  expect(end(3, null)).toContain('returned 3');
+  expect(end(null, 'SIGKILL')).toContain('SIGKILL');
+});
+
+it('has words for reasons that it does not know', () => {
+  const exit = { type: 'exit', code: null, signal: null, reason: 'moon_phase' } as const;
+  expect(sayEnd({ kind: 'exit', exit }, false).title).toBe('The session has ended');
+});

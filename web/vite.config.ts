@@ -1,0 +1,28 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  // Relative addresses, so that the page also works under a path prefix behind a proxy.
+  base: './',
+  build: {
+    target: 'es2022',
+    license: { fileName: 'assets/licenses.md' },
+    // Every browser that has the features of `target` also preloads modules by itself.
+    modulePreload: { polyfill: false },
+    rolldownOptions: {
+      output: {
+        // xterm.js changes far less often than this code: a file of its own stays in visitors' caches.
+        codeSplitting: {
+          groups: [{ name: 'xterm', test: /node_modules\/@xterm\/(?!addon-webgl)/ }],
+        },
+      },
+    },
+  },
+  server: {
+    proxy: {
+      '/ws': { target: 'http://127.0.0.1:3001', ws: true },
+      '/sessions': { target: 'http://127.0.0.1:3001', ws: true },
+      '/status': { target: 'http://127.0.0.1:3001' },
+    },
+  },
+  test: { include: ['src/**/*.test.ts'] },
+});
