@@ -111,7 +111,9 @@ test-rust:
 	$(call step,cargo doc)
 	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 	$(call step,cargo test with Docker and gVisor)
-	@BELLJAR_TEST_DOCKER=1 cargo test --workspace
+	@cargo test --workspace --no-run
+	@# A test that hangs is named by cargo after a minute, and ended with the rest by this.
+	@BELLJAR_TEST_DOCKER=1 timeout --verbose --kill-after=10 25m cargo test --workspace
 
 # The page is embedded into the gateway, so web/dist is committed, and must be what web/ builds.
 test-web: web/node_modules/.package-lock.json

@@ -15,7 +15,7 @@ if ! known; then
     old='{}'
     [[ ! -s $daemon_json ]] || old=$(as_root cat "$daemon_json")
     new=$(jq --arg path "$(command -v runsc)" --arg name $runtime \
-        '.runtimes[$name] = {path: $path, runtimeArgs: ["--network=none"]}' <<<"$old")
+        '.runtimes[$name] = {path: $path, runtimeArgs: ["--network=none", "--watchdog-action=panic"]}' <<<"$old")
     say registering "$runtime in $daemon_json"
     as_root tee "$daemon_json" <<<"$new" >/dev/null
     # Not `systemctl reload`: the unit's needs /bin/kill, which a minimal system does not have.

@@ -1,8 +1,9 @@
 //! The sandbox's state, and how the gateway's requests act on it.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use belljar_link::frame::{Frame, FrameError};
@@ -14,15 +15,14 @@ use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
 use futures::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::io::AsyncReadExt;
 
 use crate::history::Read;
 use crate::inspect::inspect;
 use crate::life::Life;
 use crate::reaper::Reaper;
 use crate::terminal::Terminal;
+use crate::{Event, tasks, wire};
 
 /// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
 const CHUNK: usize = 32 * 1024;
@@ -30,58 +30,65 @@ const CHUNK: usize = 32 * 1024;
 /// Pings of one attach that may wait for their turn. A gateway sends one every few seconds.
 const MAX_PINGS: usize = 16;
 
-/// Everything the agent owns. One thread, so no locks.
+/// Everything the agent owns.
 pub(crate) struct Agent {
     sandbox: String,
     pub(crate) life: Life,
     pub(crate) reaper: Reaper,
-    terminals: RefCell<BTreeMap<u32, Rc<Terminal>>>,
-    next_terminal: Cell<u32>,
-    /// Rung by [`ControlCommand::Terminate`].
-    pub(crate) terminate: Notify,
+    terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
+    next_terminal: AtomicU32,
+    events: mpsc::Sender<Event>,
 }
 
 impl Agent {
-    pub(crate) fn new(sandbox: String, life: Life) -> Self {
+    pub(crate) fn new(sandbox: String, life: Life, events: mpsc::Sender<Event>) -> Self {
         Self {
             sandbox,
             life,
             reaper: Reaper::default(),
-            terminals: RefCell::default(),
-            next_terminal: Cell::new(1),
-            terminate: Notify::new(),
+            terminals: Mutex::default(),
+            next_terminal: AtomicU32::new(1),
+            events,
         }
     }
 
+    fn terminals(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Terminal>>> {
+        self.terminals.lock().expect("no panic while it is held")
+    }
+
     /// Serve one link until it ends.
-    pub(crate) async fn serve<T>(self: &Rc<Self>, io: T)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let agent = self.clone();
-        let (_mux, driver) = mux::connect(io, Side::Agent, Buffers::LARGE, move |stream| {
-            let agent = agent.clone();
-            tokio::task::spawn_local(async move {
-                // A stream that fails is the gateway's to notice; the sandbox goes on.
-                let _ = agent.stream(stream).await;
+    pub(crate) fn serve(self: &Arc<Self>, input: &OwnedFd, output: OwnedFd) {
+        let (end, ended) = mpsc::channel::<()>();
+        wire::serve(input, output, |wire| {
+            let agent = self.clone();
+            let (_mux, driver) = mux::connect(wire, Side::Agent, Buffers::LARGE, move |stream| {
+                let agent = agent.clone();
+                tasks::spawn(async move {
+                    // A stream that fails is the gateway's to notice; the sandbox goes on.
+                    let _ = agent.stream(stream).await;
+                });
+                true
             });
-            true
+            let agent = self.clone();
+            tasks::spawn(async move {
+                let _ = driver.await;
+                agent.life.set_linked(false);
+                drop(end);
+            });
         });
-        // A task of its own, so that a read or write of the link is one turn of the queue away from
-        // what it wakes, and not a turn of the whole runtime.
-        let _ = tokio::task::spawn_local(driver).await;
-        self.life.set_linked(false);
+        // The next link's hello must not be overtaken by this one's end.
+        let _ = ended.recv();
     }
 
     /// Pass a signal on to the program of every terminal.
     pub(crate) fn forward(&self, signal: Signal) {
-        let leaders: Vec<Pid> = self.terminals.borrow().values().map(|t| t.pid()).collect();
+        let leaders: Vec<Pid> = self.terminals().values().map(|t| t.pid()).collect();
         for pid in leaders {
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }
 
-    async fn stream(self: Rc<Self>, stream: ByteStream) -> Result<(), FrameError> {
+    async fn stream(self: Arc<Self>, stream: ByteStream) -> Result<(), FrameError> {
         let mut stream = mux::framed(stream, 4096);
         let Some(first) = stream.next().await else {
             return Ok(());
@@ -109,7 +116,7 @@ impl Agent {
     async fn control(&self, mut stream: FrameStream) -> Result<(), FrameError> {
         self.life.set_linked(true);
         let terminals = {
-            let terminals = self.terminals.borrow();
+            let terminals = self.terminals();
             terminals.iter().map(|(id, t)| t.info(*id)).collect()
         };
         let welcome = Welcome {
@@ -125,7 +132,11 @@ impl Agent {
                 Ok(ControlCommand::SetDeadline { remaining_ms }) => {
                     self.life.set_deadline(Duration::from_millis(remaining_ms));
                 }
-                Ok(ControlCommand::Terminate) => self.terminate.notify_one(),
+                Ok(ControlCommand::Terminate) => {
+                    let _ = self
+                        .events
+                        .send(Event::Over("the gateway has ended the sandbox"));
+                }
                 // From a newer gateway, which knows by the welcome that this agent is older.
                 Ok(_) | Err(_) => {}
             }
@@ -133,8 +144,8 @@ impl Agent {
         Ok(())
     }
 
-    fn terminal(&self, id: u32) -> Reply<Rc<Terminal>> {
-        let found = self.terminals.borrow().get(&id).cloned();
+    fn terminal(&self, id: u32) -> Reply<Arc<Terminal>> {
+        let found = self.terminals().get(&id).cloned();
         found.ok_or_else(|| Refusal::new("no_terminal", format!("there is no terminal {id}")))
     }
 
@@ -142,7 +153,7 @@ impl Agent {
         if open.command.is_empty() {
             return Err(Refusal::new("bad_command", "command: must not be empty"));
         }
-        let mut terminals = self.terminals.borrow_mut();
+        let mut terminals = self.terminals();
         if terminals.len() >= MAX_TERMINALS {
             // An ended terminal makes room; a live one does not.
             let ended = terminals.iter().find(|(_, t)| t.exit().is_some());
@@ -156,7 +167,7 @@ impl Agent {
         }
         let terminal = Terminal::open(open, &self.reaper)
             .map_err(|message| Refusal::new("spawn_failed", message))?;
-        let id = self.next_terminal.replace(self.next_terminal.get() + 1);
+        let id = self.next_terminal.fetch_add(1, Ordering::Relaxed);
         terminals.insert(id, terminal);
         Ok(TerminalOpened { terminal: id })
     }
@@ -193,32 +204,26 @@ impl Agent {
             Ok(terminal) => terminal,
             Err(refusal) => return reply::<()>(&mut stream, Err(refusal)).await,
         };
-        let (start, end) = {
-            let history = terminal.history.borrow();
-            (history.start(), history.end())
-        };
+        let info = terminal.info(attach.terminal);
         // An offset from the future is a client's mistake; it gets what comes next.
-        let offset = attach.from.unwrap_or(start).min(end);
+        let offset = attach.from.unwrap_or(info.start).min(info.end);
         let attached = Attached {
             offset,
-            end,
-            size: terminal.size(),
+            end: info.end,
+            size: info.size,
         };
         // The controller's turn ends with this stream, whichever way that comes about.
-        let controller = attach.window.map(|window| {
-            let number = terminal.flow.borrow_mut().take(offset, window);
-            terminal.flow_changed.notify_one();
-            Turn {
-                terminal: terminal.clone(),
-                number,
-                hold: Duration::from_millis(attach.hold_ms),
-            }
+        let controller = attach.window.map(|window| Turn {
+            number: terminal.take(offset, window),
+            terminal: terminal.clone(),
+            hold: Duration::from_millis(attach.hold_ms),
         });
         let turn = controller.as_ref().map(|turn| turn.number);
         reply(&mut stream, Ok(attached)).await?;
 
         let (mut sink, mut source) = stream.split();
-        let pings = RefCell::new(VecDeque::new());
+        let pings = Mutex::new(VecDeque::new());
+        let waiting = || pings.lock().expect("no panic while it is held");
         let send = async {
             let mut offset = offset;
             let mut exit_sent = false;
@@ -226,12 +231,12 @@ impl Agent {
                 let changed = terminal.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                let ping = pings.borrow_mut().pop_front();
+                let ping = waiting().pop_front();
                 if let Some(id) = ping {
-                    sink.send(Frame::message(&TerminalEvent::Pong { id })?)
-                        .await?;
+                    let answer = Frame::message(&TerminalEvent::Pong { id })?;
+                    sink.send(answer).await?;
                 }
-                let read = terminal.history.borrow().read(offset, CHUNK);
+                let (read, exit) = terminal.read(offset, CHUNK);
                 match read {
                     Read::Bytes(bytes) => {
                         offset += bytes.len() as u64;
@@ -246,11 +251,11 @@ impl Agent {
                         sink.send(Frame::message(&gap)?).await?;
                     }
                     Read::UpToDate => {
-                        if let Some(exit) = terminal.exit().filter(|_| !exit_sent) {
+                        if let Some(exit) = exit.filter(|_| !exit_sent) {
                             exit_sent = true;
-                            sink.send(Frame::message(&TerminalEvent::Exit(exit))?)
-                                .await?;
-                        } else if pings.borrow().is_empty() {
+                            let exit = Frame::message(&TerminalEvent::Exit(exit))?;
+                            sink.send(exit).await?;
+                        } else if waiting().is_empty() {
                             changed.await;
                         }
                     }
@@ -262,16 +267,15 @@ impl Agent {
                 match frame?.parse() {
                     Ok(TerminalCommand::Ack { offset }) => {
                         if let Some(turn) = turn {
-                            let end = terminal.history.borrow().end();
-                            terminal.flow.borrow_mut().ack(turn, offset, end);
-                            terminal.flow_changed.notify_one();
+                            terminal.ack(turn, offset);
                         }
                     }
                     Ok(TerminalCommand::Resize(size)) => terminal.resize(size),
                     Ok(TerminalCommand::Ping { id }) => {
-                        let mut pings = pings.borrow_mut();
+                        let mut pings = waiting();
                         if pings.len() < MAX_PINGS {
                             pings.push_back(id);
+                            drop(pings);
                             terminal.changed.notify_waiters();
                         }
                     }
@@ -290,16 +294,14 @@ impl Agent {
 
 /// A controller's turn at a terminal's flow.
 struct Turn {
-    terminal: Rc<Terminal>,
+    terminal: Arc<Terminal>,
     number: u64,
     hold: Duration,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut flow = self.terminal.flow.borrow_mut();
-        flow.release(self.number, self.hold, Instant::now());
-        self.terminal.flow_changed.notify_one();
+        self.terminal.release(self.number, self.hold);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use belljar_link::message::AGENT_THREADS;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, Pid};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, prlimit};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -44,6 +45,24 @@ pub(crate) fn prepare() {
     let own = rustix::process::getpid();
     let _ = rustix::process::set_child_subreaper(Some(own));
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// How many processes the programs may have; `None` is without limit.
+pub(crate) fn process_limit() -> Option<u64> {
+    let own = getrlimit(Resource::Nproc).current?;
+    // Where nobody made room for the agent, a development machine, it takes none.
+    Some(own.checked_sub(AGENT_THREADS.into()).unwrap_or(own))
+}
+
+/// Give a program that was just started its limit. One that forks at once may keep some processes
+/// with the agent's own, which is no more room than there is.
+pub(crate) fn limit_processes(program: Pid) {
+    let limit = Rlimit {
+        current: process_limit(),
+        maximum: process_limit(),
+    };
+    // Best effort: the agent's own limit is the wall.
+    let _ = prlimit(Some(program), Resource::Nproc, limit);
 }
 
 /// As PID 1, give up the standard streams that are not the link. They lead to the engine, which

@@ -1,9 +1,8 @@
 //! Flow control of one terminal: how far ahead of its controller a program may write.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use belljar_link::message::{HISTORY_BYTES, MIN_WINDOW};
-use tokio::time::Instant;
 
 /// The controller's window. Without a controller (and after its hold has passed) a program is not
 /// stopped and its oldest output is dropped.
@@ -69,8 +68,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_controller_stops_the_program_and_a_hold_passes() {
+    #[test]
+    fn a_controller_stops_the_program_and_a_hold_passes() {
         let now = Instant::now();
         let mut flow = Flow::default();
         assert_eq!(flow.allowance(5_000_000, now), (u64::MAX, None));
@@ -92,8 +91,8 @@ mod tests {
         assert_eq!(flow.allowance(9192, now + hold), (u64::MAX, None));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_earlier_controller_has_no_say() {
+    #[test]
+    fn an_earlier_controller_has_no_say() {
         let now = Instant::now();
         let mut flow = Flow::default();
         let first = flow.take(0, 4096);

@@ -6,6 +6,8 @@ use std::net::UdpSocket;
 use belljar_link::message::Inspection;
 use rustix::process::{Resource, getrlimit};
 
+use crate::environment;
+
 /// `SYSLOG_ACTION_READ_ALL` of syslog(2).
 const READ_ALL: libc::c_int = 3;
 
@@ -31,7 +33,7 @@ pub(crate) fn inspect() -> Inspection {
         interfaces: interfaces(),
         network_reachable: network_reachable(),
         root_writable: root_writable(),
-        process_limit: getrlimit(Resource::Nproc).current,
+        process_limit: environment::process_limit(),
         file_limit: getrlimit(Resource::Nofile).current,
         memory: memory(),
         home_bytes: size_of(home.as_ref()),

@@ -3,73 +3,96 @@
 //! Two clocks, both the agent's own, so that a sandbox dies on time even if no gateway is left
 //! alive: the sandbox's deadline, and how long it may go without a link.
 
-use std::cell::Cell;
-use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// Longest deadline that is kept, so that clock arithmetic cannot overflow: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The two clocks.
-#[derive(Debug)]
+/// The two clocks, running.
 pub(crate) struct Life {
-    deadline: Cell<Instant>,
-    /// When the last gateway was lost; `None` while there is one.
-    unlinked_since: Cell<Option<Instant>>,
-    unlinked_limit: Duration,
-    changed: Notify,
+    clocks: Mutex<Clocks>,
+    changed: Condvar,
 }
 
 impl Life {
     pub(crate) fn new(deadline: Duration, unlinked_limit: Duration) -> Self {
-        let now = Instant::now();
         Self {
-            deadline: Cell::new(now + deadline.min(LONGEST)),
-            unlinked_since: Cell::new(Some(now)),
-            unlinked_limit: unlinked_limit.min(LONGEST),
-            changed: Notify::new(),
+            clocks: Mutex::new(Clocks::new(deadline, unlinked_limit, Instant::now())),
+            changed: Condvar::new(),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clocks> {
+        self.clocks.lock().expect("no panic while it is held")
     }
 
     /// Move the deadline to `remaining` from now.
     pub(crate) fn set_deadline(&self, remaining: Duration) {
-        self.deadline.set(Instant::now() + remaining.min(LONGEST));
+        self.lock().set_deadline(remaining, Instant::now());
         self.changed.notify_one();
     }
 
     /// Time left.
     pub(crate) fn remaining(&self) -> Duration {
-        self.deadline
-            .get()
-            .saturating_duration_since(Instant::now())
+        let deadline = self.lock().deadline;
+        deadline.saturating_duration_since(Instant::now())
     }
 
     /// A gateway has said hello, or its link was lost. A link that is lost without a hello changes
     /// nothing: what hangs or breaks at once is no gateway.
     pub(crate) fn set_linked(&self, linked: bool) {
-        let since = (!linked).then(|| self.unlinked_since.get().unwrap_or_else(Instant::now));
-        self.unlinked_since.set(since);
+        self.lock().set_linked(linked, Instant::now());
         self.changed.notify_one();
     }
 
-    /// Resolves, with the reason, when the sandbox must end.
-    pub(crate) async fn over(&self) -> &'static str {
+    /// Wait until the sandbox must end; returns why.
+    pub(crate) fn over(&self) -> &'static str {
+        let mut clocks = self.lock();
         loop {
-            let deadline = self.deadline.get();
-            let unlinked = self
-                .unlinked_since
-                .get()
-                .map(|since| since + self.unlinked_limit);
-            let (at, reason) = match unlinked {
-                Some(at) if at < deadline => (at, "no gateway has linked in time"),
-                _ => (deadline, "the sandbox's deadline has passed"),
-            };
-            tokio::select! {
-                () = sleep_until(at) => return reason,
-                () = self.changed.notified() => {}
+            let (at, reason) = clocks.end();
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return reason;
             }
+            let waited = self.changed.wait_timeout(clocks, left);
+            clocks = waited.expect("no panic while it is held").0;
+        }
+    }
+}
+
+/// What the clocks say, at times that are given.
+#[derive(Debug)]
+struct Clocks {
+    deadline: Instant,
+    /// When the last gateway was lost; `None` while there is one.
+    unlinked_since: Option<Instant>,
+    unlinked_limit: Duration,
+}
+
+impl Clocks {
+    fn new(deadline: Duration, unlinked_limit: Duration, now: Instant) -> Self {
+        Self {
+            deadline: now + deadline.min(LONGEST),
+            unlinked_since: Some(now),
+            unlinked_limit: unlinked_limit.min(LONGEST),
+        }
+    }
+
+    fn set_deadline(&mut self, remaining: Duration, now: Instant) {
+        self.deadline = now + remaining.min(LONGEST);
+    }
+
+    fn set_linked(&mut self, linked: bool, now: Instant) {
+        self.unlinked_since = (!linked).then(|| self.unlinked_since.unwrap_or(now));
+    }
+
+    /// When the sandbox must end as things are, and why.
+    fn end(&self) -> (Instant, &'static str) {
+        let unlinked = self.unlinked_since.map(|since| since + self.unlinked_limit);
+        match unlinked {
+            Some(at) if at < self.deadline => (at, "no gateway has linked in time"),
+            _ => (self.deadline, "the sandbox's deadline has passed"),
         }
     }
 }
@@ -81,35 +104,40 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[tokio::test(start_paused = true)]
-    async fn ends_without_a_gateway_and_not_with_one() {
-        let life = Life::new(HOUR, MINUTE);
+    #[test]
+    fn ends_without_a_gateway_and_not_with_one() {
         let begun = Instant::now();
-        life.set_linked(true);
-        tokio::select! {
-            _ = life.over() => panic!("linked"),
-            () = tokio::time::sleep(5 * MINUTE) => {}
-        }
-        life.set_linked(false);
+        let mut clocks = Clocks::new(HOUR, MINUTE, begun);
+        assert_eq!(clocks.end().0, begun + MINUTE);
+        clocks.set_linked(true, begun);
+        assert_eq!(clocks.end().0, begun + HOUR);
+        clocks.set_linked(false, begun + 5 * MINUTE);
         // Links without a hello do not count.
-        tokio::time::sleep(MINUTE / 2).await;
-        life.set_linked(false);
-        assert_eq!(life.over().await, "no gateway has linked in time");
-        assert_eq!(begun.elapsed().as_secs(), 6 * 60);
+        clocks.set_linked(false, begun + 5 * MINUTE + MINUTE / 2);
+        let end = (begun + 6 * MINUTE, "no gateway has linked in time");
+        assert_eq!(clocks.end(), end);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_moved_deadline_counts_even_while_waiting() {
-        let life = Life::new(HOUR, MINUTE);
-        life.set_linked(true);
+    #[test]
+    fn a_moved_deadline_counts() {
         let begun = Instant::now();
-        let (reason, ()) = tokio::join!(life.over(), async {
-            tokio::time::sleep(MINUTE).await;
-            life.set_deadline(MINUTE);
+        let mut clocks = Clocks::new(HOUR, MINUTE, begun);
+        clocks.set_linked(true, begun);
+        clocks.set_deadline(MINUTE, begun + MINUTE);
+        let end = (begun + 2 * MINUTE, "the sandbox's deadline has passed");
+        assert_eq!(clocks.end(), end);
+        clocks.set_deadline(Duration::MAX, begun);
+        assert!(clocks.end().0 > begun + HOUR);
+    }
+
+    #[test]
+    fn a_change_is_noticed_while_waiting() {
+        let life = Life::new(HOUR, HOUR);
+        std::thread::scope(|scope| {
+            let over = scope.spawn(|| life.over());
+            life.set_deadline(Duration::ZERO);
+            let reason = over.join().expect("no panic");
+            assert_eq!(reason, "the sandbox's deadline has passed");
         });
-        assert_eq!(reason, "the sandbox's deadline has passed");
-        assert_eq!(begun.elapsed().as_secs(), 120);
-        life.set_deadline(Duration::MAX);
-        assert!(life.remaining() > HOUR);
     }
 }

@@ -1,15 +1,19 @@
 //! `belljar-agent`: PID 1 of every Belljar sandbox.
 //!
 //! It owns the sandbox's terminals and their history, reaps its processes, and ends it on time even
-//! if no gateway is left. It is one static binary and one thread, and runs in any image as any user.
+//! if no gateway is left. It is one static binary and runs in any image as any user.
 //!
-//! In reading order: [`agent`] answers the gateway's requests, [`terminal`] is a PTY with its
-//! [`history`] and [`flow`] control, [`reaper`] waits for processes, [`life`] decides when it is
-//! over, [`dial`] finds the gateway, [`inspect`] looks around for `belljar doctor`.
+//! In reading order: [`agent`] answers the gateway's requests, [`terminal`] is a program on a
+//! [`pty`] with its [`history`] and [`flow`] control, [`reaper`] waits for processes, [`life`]
+//! decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
+//! looks around for `belljar doctor`. Everything that waits is a thread that blocks; [`tasks`] says
+//! why, and runs what a link does.
 
 mod agent;
 
 mod terminal;
+
+mod pty;
 
 mod literal;
 
@@ -23,18 +27,22 @@ mod life;
 
 mod dial;
 
+mod wire;
+
+mod tasks;
+
 mod inspect;
 
 mod environment;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::LocalSet;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
 
 use crate::agent::Agent;
 use crate::life::Life;
@@ -91,17 +99,12 @@ fn main() -> ExitCode {
     };
     environment::prepare();
     environment::leave_standard_streams(arguments.socket.is_none());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("belljar-agent: no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = LocalSet::new().block_on(&runtime, run(arguments));
+    // A thread that dies alone would leave a sandbox that half works; without its PID 1 it is gone.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("belljar-agent: {panic}");
+        std::process::abort();
+    }));
+    let result = run(arguments);
     reaper::kill_all();
     match result {
         Ok(reason) => {
@@ -115,42 +118,56 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serve until it is over; returns why.
-async fn run(arguments: Arguments) -> std::io::Result<&'static str> {
-    let life = Life::new(arguments.deadline, arguments.unlinked);
-    let agent = Rc::new(Agent::new(arguments.sandbox, life));
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
+/// What the main thread waits for.
+enum Event {
+    /// The sandbox must end, for this reason.
+    Over(&'static str),
+    /// A signal for the programs.
+    Forward(Signal),
+}
 
-    let reaper = tokio::task::spawn_local(agent.reaper.clone().run());
-    let links = dial::links(agent.clone(), arguments.socket);
-    tokio::pin!(links, reaper);
-    let mut linkable = true;
+/// Serve until it is over; returns why.
+fn run(arguments: Arguments) -> std::io::Result<&'static str> {
+    let (events, happened) = mpsc::channel();
+    let life = Life::new(arguments.deadline, arguments.unlinked);
+    let agent = Arc::new(Agent::new(arguments.sandbox, life, events.clone()));
+
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let signalled = events.clone();
+    tasks::thread("signals", move || {
+        for number in signals.forever() {
+            let _ = signalled.send(match number {
+                SIGTERM => Event::Over("SIGTERM"),
+                SIGINT => Event::Over("SIGINT"),
+                SIGQUIT => Event::Over("SIGQUIT"),
+                // The engine's own signals are for the programs, not for PID 1.
+                SIGHUP => Event::Forward(Signal::HUP),
+                SIGUSR1 => Event::Forward(Signal::USR1),
+                _ => Event::Forward(Signal::USR2),
+            });
+        }
+    })?;
+    let living = agent.clone();
+    tasks::thread("life", move || {
+        let _ = events.send(Event::Over(living.life.over()));
+    })?;
+    let reaping = agent.clone();
+    tasks::thread("reaper", move || reaping.reaper.run())?;
+    let linking = agent.clone();
+    // Where it ends there is no other way to be found, and the wait for a gateway runs out.
+    tasks::thread("link", move || dial::links(&linking, arguments.socket))?;
+
     let reason = loop {
-        tokio::select! {
-            reason = agent.life.over() => break reason,
-            () = agent.terminate.notified() => break "the gateway has ended the sandbox",
-            _ = terminated.recv() => break "SIGTERM",
-            _ = interrupted.recv() => break "SIGINT",
-            _ = quit.recv() => break "SIGQUIT",
-            // The engine's own signals are for the programs, not for PID 1.
-            _ = hung_up.recv() => agent.forward(Signal::HUP),
-            _ = user1.recv() => agent.forward(Signal::USR1),
-            _ = user2.recv() => agent.forward(Signal::USR2),
-            // Without another way to be found, the wait for a gateway runs out by itself.
-            () = &mut links, if linkable => linkable = false,
-            result = &mut reaper => {
-                result.map_err(std::io::Error::other)??;
-            }
+        match happened.recv() {
+            Ok(Event::Over(reason)) => break reason,
+            Ok(Event::Forward(signal)) => agent.forward(signal),
+            // The agent holds a sender itself.
+            Err(mpsc::RecvError) => break "nothing can happen any more",
         }
     };
     // Programs get a moment to put their affairs in order; the rest is killed.
     reaper::signal_all(Signal::HUP);
     reaper::signal_all(Signal::TERM);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::thread::sleep(Duration::from_millis(100));
     Ok(reason)
 }

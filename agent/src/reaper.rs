@@ -3,41 +3,68 @@
 //! As PID 1 the agent inherits every orphan in the sandbox, so it reaps whatever ends; who wants an
 //! exit status asks beforehand. Nothing else may call `wait`, or it would race for statuses.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use belljar_link::message::Exit;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+
+/// What is to be done when a process has ended.
+pub(crate) type Ended = Box<dyn FnOnce(Exit) + Send>;
 
 /// Who waits for which process.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Reaper {
-    waiting: Rc<RefCell<HashMap<Pid, oneshot::Sender<Exit>>>>,
+    state: Mutex<State>,
+    /// Rung when a process was started.
+    started: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: HashMap<Pid, Ended>,
+    /// Processes started so far.
+    starts: u64,
 }
 
 impl Reaper {
-    /// How the process `pid` ends. Call in the same turn as the spawn, before the runtime can run
-    /// [`Reaper::run`] again.
-    pub(crate) fn watch(&self, pid: Pid) -> oneshot::Receiver<Exit> {
-        let (tell, told) = oneshot::channel();
-        self.waiting.borrow_mut().insert(pid, tell);
-        told
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while it is held")
+    }
+
+    /// Start a process, and have its end told. Nothing is told while it starts, however soon it
+    /// ends.
+    pub(crate) fn spawn<T>(
+        &self,
+        start: impl FnOnce() -> Result<(T, Pid, Ended), String>,
+    ) -> Result<T, String> {
+        let mut state = self.lock();
+        let (started, pid, ended) = start()?;
+        state.waiting.insert(pid, ended);
+        state.starts += 1;
+        self.started.notify_one();
+        Ok(started)
     }
 
     /// Reap for ever.
-    pub(crate) async fn run(self) -> std::io::Result<()> {
-        let mut children = signal(SignalKind::child())?;
+    pub(crate) fn run(&self) {
         loop {
-            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-                if let Some(tell) = self.waiting.borrow_mut().remove(&pid) {
-                    // The terminal may be gone already.
-                    let _ = tell.send(exit(status));
+            let starts = self.lock().starts;
+            match rustix::process::wait(WaitOptions::empty()) {
+                Ok(Some((pid, status))) => {
+                    let ended = self.lock().waiting.remove(&pid);
+                    if let Some(ended) = ended {
+                        ended(exit(status));
+                    }
                 }
+                // There is no process: until one is started, which is here, there will be none.
+                Err(Errno::CHILD) => {
+                    let none = |state: &mut State| state.starts == starts;
+                    drop(self.started.wait_while(self.lock(), none));
+                }
+                Ok(None) | Err(_) => {}
             }
-            children.recv().await;
         }
     }
 }

@@ -22,6 +22,11 @@ pub const MIN_WINDOW: u32 = 4 * 1024;
 /// Terminals one sandbox may have open at once.
 pub const MAX_TERMINALS: usize = 16;
 
+/// Room for the agent's own threads in the limit on the sandbox's processes: five, and two for each
+/// terminal. The agent lowers the limit by this for the programs it starts, so that one of them that
+/// forks without end leaves the agent able to act.
+pub const AGENT_THREADS: u32 = 40;
+
 /// [`Refusal::code`] for an operation this agent does not know.
 pub const UNSUPPORTED: &str = "unsupported";
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use belljar_link::message::AGENT_THREADS;
 use belljar_link::socket::QuietSocket;
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
@@ -308,7 +309,8 @@ impl DockerLauncher {
             nano_cpus: Some((template.cpus * 1e9) as i64),
             pids_limit: Some(HOST_THREADS),
             ulimits: Some(vec![
-                ulimit("nproc", template.pids.into()),
+                // The agent gives its programs the template's share of it.
+                ulimit("nproc", i64::from(template.pids + AGENT_THREADS)),
                 ulimit("nofile", template.open_files.into()),
                 ulimit("fsize", FILE_SIZE),
                 ulimit("core", 0),

@@ -86,17 +86,20 @@ async fn place() -> Option<SemaphorePermit<'static>> {
     Some(PLACES.acquire().await.expect("never closed"))
 }
 
+/// What the engine's client prints. With a deadline: an engine in trouble may take a request and
+/// never answer it, and then the test that waits is not the one that fails.
+fn docker(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("timeout")
+        .args(["60", "docker"])
+        .args(arguments)
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then_some(text)
+}
+
 /// What these tests need and this machine has not.
 fn missing() -> Option<String> {
-    let docker = |arguments: &[&str]| {
-        let output = Command::new("timeout")
-            .args(["20", "docker"])
-            .args(arguments)
-            .output()
-            .ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then_some(text)
-    };
     let Some(runtimes) = docker(&["info", "--format", "{{json .Runtimes}}"]) else {
         return Some("`docker info` fails".into());
     };
@@ -121,20 +124,16 @@ fn missing() -> Option<String> {
 
 /// Remove what an earlier run of these tests left behind because it was killed.
 fn sweep() {
-    let listed = Command::new("docker")
-        .args(["ps", "-aq", "--filter", "label=belljar.namespace"])
-        .args(["--format", "{{.ID}} {{.Label \"belljar.namespace\"}}"])
-        .output()
-        .expect("docker runs");
-    for line in String::from_utf8_lossy(&listed.stdout).lines() {
+    let format = "{{.ID}} {{.Label \"belljar.namespace\"}}";
+    let filter = "label=belljar.namespace";
+    let listed = docker(&["ps", "-aq", "--filter", filter, "--format", format]);
+    for line in listed.expect("docker runs").lines() {
         let (container, namespace) = line.split_once(' ').unwrap_or_default();
         let pid = namespace
             .strip_prefix("test-")
             .and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
-            let _ = Command::new("docker")
-                .args(["rm", "-f", container])
-                .output();
+            let _ = docker(&["rm", "-f", container]);
         }
     }
 }
@@ -255,10 +254,10 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // After a failed test; otherwise there is nothing left.
         let label = format!("label=belljar.namespace={}", self.name);
-        let script = "docker ps -aq --filter \"$1\" | xargs -r docker rm -f";
-        let _ = Command::new("sh")
-            .args(["-c", script, "sh", &label])
-            .output();
+        let left = docker(&["ps", "-aq", "--filter", &label]).unwrap_or_default();
+        for container in left.lines() {
+            let _ = docker(&["rm", "-f", container]);
+        }
         let _ = std::fs::remove_dir_all(&self.sockets);
     }
 }

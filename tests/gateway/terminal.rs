@@ -1,5 +1,8 @@
 //! A visitor's life: prompt, resize, leave, come back, end.
 
+use std::sync::Arc;
+
+use futures::future::join_all;
 use serde_json::json;
 
 use crate::harness::TestGateway;
@@ -32,5 +35,28 @@ async fn a_resize_reaches_the_program() {
         .input("trap 'stty size' WINCH; stty size; sleep 0.2; stty size\r")
         .await;
     client.until("43 132").await;
+    gateway.stop().await;
+}
+
+/// Every wake-up is somebody's: none may be lost, whoever else is woken at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_visitors_at_once_each_get_every_answer() {
+    let gateway = Arc::new(TestGateway::process().await);
+    let visits = (0..16).map(|visitor| {
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            let mut client = gateway.visit().await;
+            for n in 0..60 {
+                let answer = client.run(&format!("echo $(({visitor}*{n}))")).await;
+                assert_eq!(answer, format!("{}\n[0]", visitor * n));
+            }
+            client.send(json!({"type": "close"})).await;
+            assert_eq!(client.closed().await, 1000);
+        })
+    });
+    for visit in join_all(visits.collect::<Vec<_>>()).await {
+        visit.expect("no panic");
+    }
+    let gateway = Arc::into_inner(gateway).expect("the visitors are gone");
     gateway.stop().await;
 }

@@ -1,0 +1,159 @@
+//! The bytes of one link: a thread that reads, and writes that block.
+//!
+//! A gateway reads its links whatever else it does, so a blocked write is over soon or the link is
+//! broken; meanwhile this holds up the link's own tasks and nothing else.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tasks;
+
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
+
+/// What was read and not processed yet; at most one read.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<InboxState>,
+    /// Rung when it is empty, or nobody will read it any more.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct InboxState {
+    bytes: Vec<u8>,
+    /// How many of them are processed.
+    taken: usize,
+    /// Nothing more will come.
+    ended: bool,
+    /// Nobody will read it any more.
+    abandoned: bool,
+    /// Its task waits for bytes.
+    reader: Option<Waker>,
+    /// Its thread waits until it is empty. Kept, because ringing costs a system call.
+    full: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, InboxState> {
+        self.state.lock().expect("no panic while it is held")
+    }
+
+    /// Hand over what was read, once what came before is processed. False if nobody wants it.
+    fn put(&self, bytes: &[u8]) -> bool {
+        let busy = |state: &mut InboxState| {
+            state.full = state.taken < state.bytes.len() && !state.abandoned;
+            state.full
+        };
+        let waited = self.drained.wait_while(self.lock(), busy);
+        let mut state = waited.expect("no panic while it is held");
+        state.bytes.clear();
+        state.bytes.extend_from_slice(bytes);
+        state.taken = 0;
+        state.ended = bytes.is_empty();
+        if let Some(reader) = state.reader.take() {
+            reader.wake();
+        }
+        !state.abandoned
+    }
+}
+
+/// One end of a link, for its tasks.
+pub(crate) struct Wire {
+    inbox: Arc<Inbox>,
+    output: OwnedFd,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.inbox.lock().abandoned = true;
+        self.inbox.drained.notify_one();
+        // Ends the thread's read. Of a pipe it does not, but that link is the only one there is.
+        let _ = rustix::net::shutdown(&self.output, Shutdown::Both);
+    }
+}
+
+/// Serve a link until its input ends: `start` makes its tasks.
+pub(crate) fn serve(input: &OwnedFd, output: OwnedFd, start: impl FnOnce(Wire)) {
+    let inbox = Arc::new(Inbox::default());
+    start(Wire {
+        inbox: inbox.clone(),
+        output,
+    });
+    tasks::run();
+    let mut buffer = vec![0; READ];
+    loop {
+        let read = match rustix::io::read(input, &mut buffer) {
+            Ok(read) => read,
+            Err(Errno::INTR) => continue,
+            Err(_) => 0,
+        };
+        let wanted = inbox.put(&buffer[..read]);
+        tasks::run();
+        if read == 0 || !wanted {
+            return;
+        }
+    }
+}
+
+/// Whether this is a socket: read and written by one descriptor.
+pub(crate) fn is_socket(fd: impl AsFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Socket)
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.inbox.lock();
+        let rest = &state.bytes[state.taken..];
+        if rest.is_empty() {
+            if state.ended {
+                return Poll::Ready(Ok(()));
+            }
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let now = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..now]);
+        state.taken += now;
+        if state.full && state.taken == state.bytes.len() {
+            self.inbox.drained.notify_one();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match rustix::io::write(&self.output, buf) {
+                Err(Errno::INTR) => {}
+                written => return Poll::Ready(Ok(written?)),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = rustix::net::shutdown(&self.output, Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
