@@ -190,7 +190,7 @@ pub enum CreateError {
     #[error("there is no template {0:?}")]
     NoTemplate(String),
     /// A duration is out of range.
-    #[error("timeout: must be from 1 s to {} s", max.as_secs())]
+    #[error("timeout: must be from 1000 to {} ms", max.as_millis())]
     BadDuration {
         /// The longest allowed.
         max: Duration,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use belljar_link::frame::{Frame, FrameError};
 use belljar_link::message::{
-    Attach, Attached, ControlCommand, InputReady, MAX_TERMINALS, OpenTerminal, Refusal, Reply,
-    Request, TerminalCommand, TerminalEvent, TerminalOpened, UNSUPPORTED, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, InputReady, MAX_TERMINALS, OpenTerminal, Refusal,
+    Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, UNSUPPORTED, VERSION, Welcome,
 };
 use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
 use futures::{SinkExt, StreamExt};
@@ -99,6 +99,7 @@ impl Agent {
         };
         match request {
             Request::Hello(_) => self.control(stream).await,
+            Request::Ping => reply(&mut stream, Ok(Alive {})).await,
             Request::Inspect => reply(&mut stream, Ok(inspect())).await,
             Request::OpenTerminal(open) => {
                 let opened = self.open_terminal(&open);

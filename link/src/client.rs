@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::frame::{Frame, FrameError};
 use crate::message::{
-    Attach, Attached, ControlCommand, Hello, InputReady, Inspection, OpenTerminal, Refusal, Reply,
-    Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, Hello, InputReady, Inspection, OpenTerminal, Refusal,
+    Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
 
@@ -105,6 +105,15 @@ impl Link {
     /// Resolves when the link has ended, for whatever reason.
     pub async fn closed(&self) {
         self.mux.closed().await;
+    }
+
+    /// Ask whether the agent is there.
+    pub async fn ping(&self) -> Result<(), LinkError> {
+        match call::<Alive>(&self.mux, &Request::Ping).await {
+            // An older agent does not know the question; it is there.
+            Ok(_) | Err(LinkError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Ask the agent to look around.

@@ -37,6 +37,8 @@ pub const UNSUPPORTED: &str = "unsupported";
 pub enum Request {
     /// Answered by [`Welcome`]; the stream then carries [`ControlCommand`]s until the link ends.
     Hello(Hello),
+    /// Answered by [`Alive`]; the stream then ends.
+    Ping,
     /// Answered by [`Inspection`]; the stream then ends.
     Inspect,
     /// Answered by [`TerminalOpened`]; the stream then ends.
@@ -52,6 +54,10 @@ pub enum Request {
         terminal: u32,
     },
 }
+
+/// The agent is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {}
 
 /// The gateway introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,7 +238,7 @@ pub enum TerminalCommand {
     },
     /// New size; clamped by the agent.
     Resize(Size),
-    /// Answered by [`TerminalEvent::Pong`], in order with the output.
+    /// Answered by [`TerminalEvent::Pong`], before output that has not been sent yet.
     Ping {
         /// Echoed back.
         id: u64,

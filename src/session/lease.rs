@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_link::client::LinkError;
+use belljar_link::client::{Link, LinkError};
 use belljar_link::message::{Attach, OpenTerminal, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::deadline::{Deadlines, Due};
@@ -19,6 +19,11 @@ use crate::telemetry::Metrics;
 /// How long an agent may take to read a viewer's size. One that its visitor has stopped reads
 /// nothing, and must not hold up the session's clocks.
 const RESIZE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often an agent is asked whether it is there, and how many answers in a row it may owe, each
+/// for the ten seconds of a call. gVisor can lock itself up, and a visitor can stop the agent: then
+/// nothing breaks, and nothing moves any more.
+const PULSE: (Duration, u32) = (Duration::from_secs(15), 2);
 
 /// Notices that may wait for a viewer. A session sends a handful in its life.
 const NOTICES: usize = 8;
@@ -111,6 +116,8 @@ impl Lease {
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
         let mut current: Option<Current> = None;
+        let silent = silent(&sandbox.link);
+        tokio::pin!(silent);
         loop {
             let wake = self.deadlines.next(self.session.activity.last());
             tokio::select! {
@@ -150,6 +157,13 @@ impl Lease {
                         Death::OutOfMemory => EndReason::OutOfMemory,
                         Death::Unknown => EndReason::SandboxLost,
                     }.into();
+                }
+                () = &mut silent => {
+                    tracing::warn!(
+                        session = %self.session.id, sandbox = %sandbox.id(),
+                        "the agent does not answer any more: stopped by its visitor, or gVisor has locked itself up"
+                    );
+                    return EndReason::SandboxLost.into();
                 }
                 () = self.stop.cancelled() => return EndReason::Shutdown.into(),
                 () = sleep_until(wake) => {
@@ -202,6 +216,18 @@ impl Lease {
             presence: Presence { _alive: alive },
         };
         Ok((viewer, Current { notices, gone }))
+    }
+}
+
+/// Resolves when the agent has not answered for too long. A link that ends is another matter.
+async fn silent(link: &Link) {
+    let mut missed = 0;
+    while missed < PULSE.1 {
+        sleep(PULSE.0).await;
+        match link.ping().await {
+            Err(LinkError::Deadline) => missed += 1,
+            _ => missed = 0,
+        }
     }
 }
 

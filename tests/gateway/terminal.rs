@@ -60,3 +60,16 @@ async fn many_visitors_at_once_each_get_every_answer() {
     let gateway = Arc::into_inner(gateway).expect("the visitors are gone");
     gateway.stop().await;
 }
+
+/// An agent that stands still breaks nothing, so it has to be asked.
+#[tokio::test]
+async fn a_sandbox_that_stands_still_is_given_up() {
+    let gateway = TestGateway::process().await;
+    let mut client = gateway.visit().await;
+    client.input("kill -STOP $PPID\r").await;
+    let exit = client.told("exit").await;
+    assert_eq!(exit["reason"], "sandbox_lost");
+    assert_eq!(client.closed().await, 1011);
+    gateway.assert_empty().await;
+    gateway.stop().await;
+}
