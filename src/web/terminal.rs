@@ -4,41 +4,40 @@
 //! types, the other reads the terminal and shows. Whichever ends first ends both; what they hold
 //! (the viewer, the queue) goes with them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::extract::ws::{Message, WebSocket};
 use belljar_link::message::Size;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::App;
-use super::auth::{self, Visitor, check_origin};
-use super::error::{no_such_session, of_attach, of_create, of_ending, token_missing};
+use super::auth;
+use super::error::{of_attach, of_ending};
 use super::input::InputQueue;
 use super::protocol::{
     self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, MAX_MESSAGE, Notice,
-    Ready, SUBPROTOCOL, ServerMessage,
+    Ready, ServerMessage, v1,
 };
 use super::toolkata;
-use crate::session::{AttachError, AttachRequest, Create, Ending, Session, Viewer};
+use crate::session::{AttachError, AttachRequest, Ending, Session, Viewer};
 
 mod reader;
 
 mod shower;
 
+mod upgrade;
+
 use reader::Reader;
 use shower::Shower;
+pub(super) use upgrade::{attach, start};
 
 /// How long a visitor may take to read what was sent before the connection counts as lost.
 const SEND_DEADLINE: Duration = Duration::from_secs(30);
@@ -55,12 +54,6 @@ const MAX_EARLY: (usize, usize) = (256, MAX_MESSAGE);
 /// Messages from the reading loop to the showing one. Each is the answer to a client's own message.
 const TELLINGS: usize = 16;
 
-/// WebSocket read and write buffers, bytes: small, because thousands of connections are held.
-const READ_BUFFER: usize = 4 * 1024;
-
-/// Bytes that may wait in the write buffer at most. One output frame (64 KiB) and a few messages.
-const MAX_WRITE_BUFFER: usize = 256 * 1024;
-
 /// How a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
@@ -71,7 +64,7 @@ enum Dialect {
 impl Dialect {
     fn decode(self, message: Message) -> ClientMessage {
         match self {
-            Self::V1 => protocol::decode(message),
+            Self::V1 => v1::decode(message),
             Self::Toolkata => toolkata::decode(message),
         }
     }
@@ -80,38 +73,6 @@ impl Dialect {
     fn acknowledges(self) -> bool {
         self == Self::V1
     }
-}
-
-/// The query of `/ws` and `/sessions/{id}/ws`.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Parameters {
-    template: Option<String>,
-    cols: Option<u32>,
-    rows: Option<u32>,
-    token: Option<String>,
-    from: Option<u64>,
-}
-
-impl Parameters {
-    fn size(&self, dialect: Dialect) -> Option<Size> {
-        let (cols, rows) = (self.cols?, self.rows?);
-        Some(match dialect {
-            Dialect::V1 => protocol::size(cols, rows),
-            Dialect::Toolkata => toolkata::size(cols, rows),
-        })
-    }
-}
-
-type QueryResult = Result<Query<Parameters>, axum::extract::rejection::QueryRejection>;
-
-fn parameters(query: QueryResult) -> Result<Parameters, Fault> {
-    query.map(|Query(parameters)| parameters).map_err(|error| {
-        let allowed = "cols takes 2 to 1000, rows 1 to 500, from a whole number from 0";
-        Fault::new(
-            FaultCode::BadRequest,
-            format!("{allowed}: {}", error.body_text()),
-        )
-    })
 }
 
 /// What a connection is for, decided before the upgrade.
@@ -150,106 +111,6 @@ impl Drop for Unclaimed {
     }
 }
 
-/// `GET /ws`: a new session.
-pub(super) async fn start(
-    State(app): State<App>,
-    Visitor(client): Visitor,
-    headers: HeaderMap,
-    query: QueryResult,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let (upgrade, dialect) = negotiate(upgrade);
-    let begin = || {
-        check_origin(&headers, &app)?;
-        let parameters = parameters(query)?;
-        let size = parameters.size(dialect);
-        let create = Create {
-            client,
-            template: parameters.template,
-            size: size.unwrap_or_default(),
-            env: BTreeMap::new(),
-            init: Vec::new(),
-            max_duration: None,
-        };
-        let created = app.sessions.create(create);
-        let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;
-        let token = token.reveal().to_owned();
-        Ok(Purpose::Start(Unclaimed::new(session), token, size))
-    };
-    let purpose = begin();
-    accept(app, upgrade, dialect, purpose)
-}
-
-/// `GET /sessions/{id}/ws`: a session that exists.
-pub(super) async fn attach(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    query: QueryResult,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let (upgrade, dialect) = negotiate(upgrade);
-    let find = || {
-        check_origin(&headers, &app)?;
-        let parameters = parameters(query)?;
-        let session = app.sessions.find(&id).ok_or_else(no_such_session)?;
-        let request = AttachRequest {
-            from: parameters.from,
-            size: parameters.size(dialect),
-            ..AttachRequest::default()
-        };
-        match auth::token(&headers, parameters.token.as_deref()) {
-            Some(token) if session.opens_with(&token) => {
-                Ok(Purpose::Attach(session, token, request))
-            }
-            Some(_) => Err(auth::wrong_token(&app)),
-            None => Ok(Purpose::Await(session, request)),
-        }
-    };
-    match find() {
-        Ok(Purpose::Await(..)) if dialect == Dialect::Toolkata => token_missing(),
-        purpose => accept(app, upgrade, dialect, purpose),
-    }
-}
-
-fn negotiate(upgrade: WebSocketUpgrade) -> (WebSocketUpgrade, Dialect) {
-    let upgrade = upgrade.protocols([SUBPROTOCOL]);
-    let dialect = match upgrade.selected_protocol() {
-        Some(_) => Dialect::V1,
-        None => Dialect::Toolkata,
-    };
-    (upgrade, dialect)
-}
-
-/// Upgrade. A browser cannot read the status of a refused upgrade, so a `belljar.v1` client is
-/// accepted and then told; others get the plain status.
-fn accept(
-    app: App,
-    upgrade: WebSocketUpgrade,
-    dialect: Dialect,
-    purpose: Result<Purpose, Fault>,
-) -> Response {
-    let purpose = match purpose {
-        Ok(purpose) => purpose,
-        Err(fault) if dialect == Dialect::V1 => Purpose::Refuse(fault),
-        Err(fault) => return fault.into_response(),
-    };
-    // Taken before the request ends, so that the gateway never sees a moment without either.
-    let task = app.tasks.token();
-    upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
-        .read_buffer_size(READ_BUFFER)
-        // Every message is flushed at once: there is nothing to wait for.
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
-        .on_upgrade(move |socket| async move {
-            let connection = Connection::new(app, dialect, socket);
-            connection.serve(purpose).await;
-            drop(task);
-        })
-}
-
 /// Why a loop stopped.
 enum Stop {
     /// The peer is gone; the session may go on without it.
@@ -283,7 +144,7 @@ impl Sink {
     async fn send(&mut self, message: &ServerMessage) -> Result<(), Stop> {
         match self.dialect {
             Dialect::V1 => {
-                if let Some(message) = protocol::encode(message) {
+                if let Some(message) = v1::encode(message) {
                     self.send_raw(message).await?;
                 }
             }

@@ -1,0 +1,157 @@
+//! From a request to a WebSocket: who asks for what, and whether they may.
+
+use std::collections::BTreeMap;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use belljar_link::message::Size;
+use serde::Deserialize;
+
+use super::{Connection, Dialect, Purpose, Unclaimed};
+use crate::session::{AttachRequest, Create};
+use crate::web::App;
+use crate::web::auth::{self, Visitor, check_origin};
+use crate::web::error::{no_such_session, of_create, token_missing};
+use crate::web::protocol::v1::SUBPROTOCOL;
+use crate::web::protocol::{self, Fault, FaultCode, MAX_MESSAGE};
+use crate::web::toolkata;
+
+/// WebSocket read and write buffers, bytes: small, because thousands of connections are held.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Bytes that may wait in the write buffer at most. One output frame (64 KiB) and a few messages.
+const MAX_WRITE_BUFFER: usize = 256 * 1024;
+
+/// The query of `/ws` and `/sessions/{id}/ws`.
+#[derive(Debug, Default, Deserialize)]
+pub(in crate::web) struct Parameters {
+    template: Option<String>,
+    cols: Option<u32>,
+    rows: Option<u32>,
+    token: Option<String>,
+    from: Option<u64>,
+}
+
+impl Parameters {
+    fn size(&self, dialect: Dialect) -> Option<Size> {
+        let (cols, rows) = (self.cols?, self.rows?);
+        Some(match dialect {
+            Dialect::V1 => protocol::size(cols, rows),
+            Dialect::Toolkata => toolkata::size(cols, rows),
+        })
+    }
+}
+
+type QueryResult = Result<Query<Parameters>, axum::extract::rejection::QueryRejection>;
+
+fn parameters(query: QueryResult) -> Result<Parameters, Fault> {
+    query.map(|Query(parameters)| parameters).map_err(|error| {
+        let allowed = "cols takes 2 to 1000, rows 1 to 500, from a whole number from 0";
+        Fault::new(
+            FaultCode::BadRequest,
+            format!("{allowed}: {}", error.body_text()),
+        )
+    })
+}
+
+/// `GET /ws`: a new session.
+pub(in crate::web) async fn start(
+    State(app): State<App>,
+    Visitor(client): Visitor,
+    headers: HeaderMap,
+    query: QueryResult,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let (upgrade, dialect) = negotiate(upgrade);
+    let begin = || {
+        check_origin(&headers, &app)?;
+        let parameters = parameters(query)?;
+        let size = parameters.size(dialect);
+        let create = Create {
+            client,
+            template: parameters.template,
+            size: size.unwrap_or_default(),
+            env: BTreeMap::new(),
+            init: Vec::new(),
+            max_duration: None,
+        };
+        let created = app.sessions.create(create);
+        let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;
+        let token = token.reveal().to_owned();
+        Ok(Purpose::Start(Unclaimed::new(session), token, size))
+    };
+    let purpose = begin();
+    accept(app, upgrade, dialect, purpose)
+}
+
+/// `GET /sessions/{id}/ws`: a session that exists.
+pub(in crate::web) async fn attach(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    query: QueryResult,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let (upgrade, dialect) = negotiate(upgrade);
+    let find = || {
+        check_origin(&headers, &app)?;
+        let parameters = parameters(query)?;
+        let session = app.sessions.find(&id).ok_or_else(no_such_session)?;
+        let request = AttachRequest {
+            from: parameters.from,
+            size: parameters.size(dialect),
+            ..AttachRequest::default()
+        };
+        match auth::token(&headers, parameters.token.as_deref()) {
+            Some(token) if session.opens_with(&token) => {
+                Ok(Purpose::Attach(session, token, request))
+            }
+            Some(_) => Err(auth::wrong_token(&app)),
+            None => Ok(Purpose::Await(session, request)),
+        }
+    };
+    match find() {
+        Ok(Purpose::Await(..)) if dialect == Dialect::Toolkata => token_missing(),
+        purpose => accept(app, upgrade, dialect, purpose),
+    }
+}
+
+fn negotiate(upgrade: WebSocketUpgrade) -> (WebSocketUpgrade, Dialect) {
+    let upgrade = upgrade.protocols([SUBPROTOCOL]);
+    let dialect = match upgrade.selected_protocol() {
+        Some(_) => Dialect::V1,
+        None => Dialect::Toolkata,
+    };
+    (upgrade, dialect)
+}
+
+/// Upgrade. A browser cannot read the status of a refused upgrade, so a `belljar.v1` client is
+/// accepted and then told; others get the plain status.
+fn accept(
+    app: App,
+    upgrade: WebSocketUpgrade,
+    dialect: Dialect,
+    purpose: Result<Purpose, Fault>,
+) -> Response {
+    let purpose = match purpose {
+        Ok(purpose) => purpose,
+        Err(fault) if dialect == Dialect::V1 => Purpose::Refuse(fault),
+        Err(fault) => return fault.into_response(),
+    };
+    // Taken before the request ends, so that the gateway never sees a moment without either.
+    let task = app.tasks.token();
+    upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER)
+        // Every message is flushed at once: there is nothing to wait for.
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+        .on_upgrade(move |socket| async move {
+            let connection = Connection::new(app, dialect, socket);
+            connection.serve(purpose).await;
+            drop(task);
+        })
+}
