@@ -127,7 +127,7 @@ test-web: web/node_modules/.package-lock.json
 		|| { echo 'web/dist is out of date: commit what `make web` builds'; exit 1; }
 	$(call step,a browser types into a gVisor shell)
 	@cargo build
-	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar npm run e2e
+	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e
 
 test-scripts:
 	$(call step,scripts)
