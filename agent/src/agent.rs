@@ -37,11 +37,11 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
     next_terminal: AtomicU32,
-    events: mpsc::Sender<Event>,
+    events: mpsc::SyncSender<Event>,
 }
 
 impl Agent {
-    pub(crate) fn new(sandbox: String, life: Life, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(sandbox: String, life: Life, events: mpsc::SyncSender<Event>) -> Self {
         Self {
             sandbox,
             life,

@@ -118,6 +118,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Events that may wait for the main thread, which does nothing but take them.
+const EVENTS: usize = 16;
+
 /// What the main thread waits for.
 enum Event {
     /// The sandbox must end, for this reason.
@@ -128,7 +131,7 @@ enum Event {
 
 /// Serve until it is over; returns why.
 fn run(arguments: Arguments) -> std::io::Result<&'static str> {
-    let (events, happened) = mpsc::channel();
+    let (events, happened) = mpsc::sync_channel(EVENTS);
     let life = Life::new(arguments.deadline, arguments.unlinked);
     let agent = Arc::new(Agent::new(arguments.sandbox, life, events.clone()));
 

@@ -129,7 +129,7 @@ impl Template {
         wrong
     }
 
-    /// Numeric user and group. [`Config::load`] has checked the form.
+    /// Numeric user and group. [`super::Config::load`] has checked the form.
     pub fn ids(&self) -> (u32, u32) {
         let parse = |text: &str| text.parse().ok();
         self.user
