@@ -49,7 +49,7 @@ impl Flow {
         }
     }
 
-    /// How many bytes may be read from the program now, its output being at `end`; and, if the
+    /// How many more bytes of output may be kept now, the history being at `end`; and, if the
     /// answer may change by itself, when.
     pub(crate) fn allowance(&mut self, end: u64, now: Instant) -> (u64, Option<Instant>) {
         if let Some(gate) = &self.gate {

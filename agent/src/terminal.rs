@@ -13,7 +13,8 @@ use crate::pty::Pty;
 use crate::reaper::Reaper;
 use crate::tasks;
 
-/// Bytes taken from the PTY in one turn before readers get theirs.
+/// Bytes taken from the PTY in one turn before readers get theirs, and held back at most while the
+/// window is closed.
 const TURN: usize = 32 * 1024;
 
 /// After the program has ended, how long its last output is waited for. Something it left running
@@ -143,36 +144,48 @@ impl Terminal {
     fn pump(&self) {
         let mut buffer = vec![0; TURN];
         loop {
-            let room = self.room(buffer.len());
-            let read = self.pty.read(&mut buffer[..room]);
-            let mut state = self.lock();
-            if read == 0 || state.exit.is_some() {
-                state.hung_up = true;
+            let read = self.pty.read(&mut buffer);
+            if read == 0 || !self.keep(&buffer[..read]) {
+                self.lock().hung_up = true;
                 self.moved.notify_all();
                 return;
             }
-            state.history.push(&buffer[..read]);
-            drop(state);
-            self.changed.notify_waiters();
-            tasks::run();
         }
     }
 
-    /// Wait until the controller's window lets the program go on; how many bytes it may, at most
-    /// `most`.
-    fn room(&self, most: usize) -> usize {
+    /// Put output into the history, as the controller's window lets the program go on. False when
+    /// the exit has been told and no more output counts.
+    ///
+    /// The window is looked at after the read: who controls the terminal may have changed meanwhile.
+    fn keep(&self, mut output: &[u8]) -> bool {
+        while !output.is_empty() {
+            let Some((mut state, room)) = self.room() else { return false };
+            let (now, later) = output.split_at(room.min(output.len()));
+            state.history.push(now);
+            drop(state);
+            output = later;
+            self.changed.notify_waiters();
+            tasks::run();
+        }
+        true
+    }
+
+    /// Wait until the controller's window lets the program go on, by how many bytes; `None` when
+    /// the exit has been told.
+    fn room(&self) -> Option<(MutexGuard<'_, State>, usize)> {
         let mut state = self.lock();
-        loop {
+        while state.exit.is_none() {
             let end = state.history.end();
             let (allowance, changes_at) = state.flow.allowance(end, Instant::now());
             if allowance > 0 {
-                return usize::try_from(allowance).unwrap_or(most).min(most);
+                return Some((state, usize::try_from(allowance).unwrap_or(usize::MAX)));
             }
             // A day is as good as for ever: it only looks again.
             let left = changes_at.map_or(DAY, |at| at.saturating_duration_since(Instant::now()));
             let waited = self.moved.wait_timeout(state, left);
             state = waited.expect("no panic while it is held").0;
         }
+        None
     }
 
     /// The program has ended. Its last output may take as long as a slow controller does, so this

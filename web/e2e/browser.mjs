@@ -56,8 +56,16 @@ export class Visitor {
     });
   }
 
+  /** Closes the newest socket and waits until the page knows: its state is still `connected` until then. */
   cut() {
-    return this.page.evaluate(() => window.sockets.at(-1).close());
+    return this.page.evaluate(
+      () =>
+        new Promise((done) => {
+          const socket = window.sockets.at(-1);
+          socket.addEventListener('close', () => done());
+          socket.close();
+        }),
+    );
   }
 
   text() {
