@@ -115,6 +115,15 @@ test-rust:
 	@# A test that hangs is named by cargo after a minute, and ended with the rest by this.
 	@BELLJAR_TEST_DOCKER=1 timeout --verbose --kill-after=10 25m cargo test --workspace
 
+# 200 random faults; `make chaos rounds=50` does fewer.
+.PHONY: chaos run-chaos
+chaos: ## break gateways and sandboxes at random, and look for what is lost or left
+	@$(setup) --test -- $(MAKE) test-images agent run-chaos
+run-chaos: rounds ?= 200
+run-chaos:
+	@BELLJAR_TEST_DOCKER=1 BELLJAR_CHAOS_ROUNDS=$(rounds) timeout --verbose --kill-after=10 60m \
+		cargo test --test gateway -- --nocapture sealed::chaos
+
 # The page is embedded into the gateway, so web/dist is committed, and must be what web/ builds.
 test-web: web/node_modules/.package-lock.json
 	$(call step,the page: types and style)

@@ -282,7 +282,11 @@ impl Config {
     /// Fill in what has no fixed default.
     fn fill(&mut self) {
         if self.templates.is_empty() {
-            self.templates.insert("base".into(), Template::default());
+            let base = Template {
+                pool: 1,
+                ..Template::default()
+            };
+            self.templates.insert("base".into(), base);
         }
     }
 

@@ -19,7 +19,7 @@ use tower::ServiceExt;
 use crate::config::Config;
 use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Launcher, Sandboxes};
-use crate::session::Sessions;
+use crate::session::{Leave, Sessions};
 use crate::telemetry::Metrics;
 use crate::web::{self, App};
 
@@ -61,29 +61,30 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Wire a gateway together. It begins to look after the engine at once; visitors come with
-    /// [`Gateway::serve`].
-    pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+    /// Wire a gateway together, take back what an earlier one left and begin to look after the
+    /// engine. Visitors come with [`Gateway::serve`].
+    pub async fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::default());
         let limiter = Arc::new(Limiter::new(&config.limits));
         let (sessions_tasks, keepers) = (TaskTracker::new(), TaskTracker::new());
         let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
-        let sandboxes = Arc::new(Sandboxes::new(
-            launcher,
-            &config,
-            metrics.clone(),
-            &keepers,
-            &keepers_stop,
-        ));
+        let (sandboxes, kept) =
+            Sandboxes::new(launcher, &config, metrics.clone(), &keepers, &keepers_stop).await;
+        let sandboxes = Arc::new(sandboxes);
         let sessions = Arc::new(Sessions::new(
             config.clone(),
             sandboxes.clone(),
             limiter.clone(),
             metrics.clone(),
             sessions_tasks.clone(),
-            sessions_stop.clone(),
         ));
+        sessions.adopt(kept);
+        sessions_tasks.spawn({
+            let (sandboxes, config) = (sandboxes.clone(), config.clone());
+            let stop = sessions_stop.clone();
+            async move { sandboxes.keep_pools_full(&config, &stop).await }
+        });
         keepers.spawn(prune(
             limiter.clone(),
             sessions.clone(),
@@ -116,13 +117,14 @@ impl Gateway {
         &self.app
     }
 
-    /// Serve visitors until `shutdown` resolves, then go away in order: no new connections; every
-    /// session ends and says so; every sandbox is removed. Bounded.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    /// Serve visitors until `shutdown` says how to go away, then do so in order: no new connections;
+    /// every session ends, or is left to the next gateway, and says so; every other sandbox is
+    /// removed. Bounded.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = Leave>) {
         let router = web::router(self.app.clone());
         let connections = Arc::new(Semaphore::new(self.app.config.limits.max_connections));
         tokio::pin!(shutdown);
-        loop {
+        let leave = loop {
             // A place first: when there is none, new connections wait in the kernel's backlog.
             let place = connections.clone().acquire_owned();
             let accepted = async {
@@ -142,11 +144,11 @@ impl Gateway {
                         sleep(Duration::from_millis(100)).await;
                     }
                 },
-                () = &mut shutdown => break,
+                leave = &mut shutdown => break leave,
             }
-        }
+        };
         drop(listener);
-        self.drain().await;
+        self.drain(leave).await;
     }
 
     fn connection(
@@ -184,9 +186,10 @@ impl Gateway {
         }
     }
 
-    async fn drain(self) {
+    async fn drain(self, leave: Leave) {
         let held = self.app.sandboxes.count();
-        tracing::info!(sandboxes = held, "going away");
+        tracing::info!(sandboxes = held, ?leave, "going away");
+        self.app.sessions.leave(leave);
         self.sessions_stop.cancel();
         self.sessions.close();
         // Apart, so that a visitor who lingers does not keep sandboxes from being removed.

@@ -134,6 +134,23 @@ impl Limiter {
         })
     }
 
+    /// A client holds a session that it was admitted to by an earlier gateway, this long ago.
+    pub fn readmit(self: &Arc<Self>, client: Client, ago: Duration, now: Instant) -> Permit {
+        let start = now.checked_sub(ago);
+        let mut records = self.records();
+        let record = records.entry(client).or_default();
+        record.held += 1;
+        if let Some(start) = start.filter(|_| ago < HOUR) {
+            let later = record.starts.partition_point(|other| *other <= start);
+            record.starts.insert(later, start);
+        }
+        Permit {
+            client,
+            start: start.unwrap_or(now),
+            limiter: self.clone(),
+        }
+    }
+
     /// A client submits a command: now, or after a wait.
     pub fn submit(&self, client: Client) -> Result<(), Duration> {
         self.commands
@@ -255,6 +272,28 @@ mod tests {
         }
         limiter.prune(now);
         assert!(limiter.records().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_of_an_earlier_gateway_count() {
+        let limiter = limiter();
+        let now = Instant::now() + 2 * HOUR;
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let young = limiter.readmit(client(1), minutes(10), now);
+        let old = limiter.readmit(client(1), minutes(70), now);
+        assert!(matches!(
+            limiter.admit(client(1), now),
+            Err(Refusal::Concurrent { .. })
+        ));
+        drop((young, old));
+        for _ in 0..9 {
+            drop(limiter.admit(client(1), now).unwrap());
+        }
+        let retry_after = minutes(50);
+        assert_eq!(
+            limiter.admit(client(1), now).unwrap_err(),
+            Refusal::Hourly { retry_after }
+        );
     }
 
     #[tokio::test(start_paused = true)]

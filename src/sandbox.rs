@@ -2,20 +2,23 @@
 //!
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
-//! health, [`registry`] knows which sandboxes exist, [`reaper`] removes them.
+//! health, [`registry`] knows which sandboxes exist, [`pool`] starts some ahead, [`notes`] are left for
+//! the next gateway, [`reaper`] removes sandboxes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use belljar_link::client::Link;
+use belljar_link::client::{Link, LinkError};
+use belljar_link::message::{OpenTerminal, Size};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, LauncherKind};
+use crate::config::{Config, LauncherKind, Template};
 use crate::telemetry::Metrics;
 
 pub mod launcher;
@@ -30,12 +33,17 @@ pub mod engine;
 
 mod registry;
 
+mod pool;
+
+mod notes;
+
 mod reaper;
 
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
 pub use registry::{AtCapacity, Slot};
 
+use pool::Pool;
 use registry::Registry;
 
 /// A sandbox's identity: 32 hexadecimal digits, random.
@@ -70,12 +78,18 @@ impl fmt::Display for SandboxId {
 /// forty at once on two cores took 12 s.
 const START_DEADLINE: Duration = Duration::from_secs(45);
 
-/// A live sandbox with its link. Dropping it removes it from the engine, in the background.
+/// A sandbox without any gateway ends after this long: time enough to start the next one.
+pub const UNLINKED: Duration = Duration::from_secs(60);
+
+/// A live sandbox with its link and its main terminal. Dropping it removes it from the engine, in the
+/// background.
 #[derive(Debug)]
 pub struct Sandbox {
     slot: Slot,
     /// The link to its agent.
-    pub link: Link,
+    pub link: Arc<Link>,
+    /// The terminal that runs the template's command.
+    pub terminal: u32,
 }
 
 impl Sandbox {
@@ -83,12 +97,29 @@ impl Sandbox {
     pub fn id(&self) -> &SandboxId {
         self.slot.id()
     }
+
+    /// Let it live on for the next gateway, which knows it by its note.
+    pub fn hand_over(self) {
+        self.slot.hand_over();
+    }
+}
+
+/// How the main terminal begins.
+#[derive(Debug, Clone, Default)]
+pub struct MainTerminal {
+    /// Its first size.
+    pub size: Size,
+    /// Shell lines run after the template's own and before its command.
+    pub init: Vec<String>,
 }
 
 /// All sandboxes of this gateway, and the engine behind them.
 pub struct Sandboxes {
     launcher: Arc<dyn Launcher>,
     registry: Arc<Registry>,
+    pool: Pool,
+    /// Visitors whose sandboxes are being started.
+    starting: watch::Sender<usize>,
     engine: watch::Receiver<EngineState>,
     metrics: Arc<Metrics>,
     /// Whether a usable engine is one that was seen to run gVisor.
@@ -113,16 +144,19 @@ pub fn launcher(config: &Config) -> Arc<dyn Launcher> {
 }
 
 impl Sandboxes {
-    /// Begin to watch over the engine and to remove what is left over. Both go on in `tasks` until
-    /// `stop`; the reaper first removes every sandbox that is no longer wanted.
-    pub fn new(
+    /// Find what earlier gateways left; then begin to watch over the engine and to remove what nobody
+    /// wants. Both go on in `tasks` until `stop`. What is left comes with its place and its note:
+    /// a place that is dropped is removed.
+    pub async fn new(
         launcher: Arc<dyn Launcher>,
         config: &Config,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Self {
+    ) -> (Self, Vec<(Slot, String)>) {
         let registry = Arc::new(Registry::new(config.limits.max_sandboxes));
+        // Before the reaper looks for orphans.
+        let kept = kept(&*launcher, &registry).await;
         let (state, engine) = watch::channel(EngineState::Starting);
         tasks.spawn(engine::watch_over(
             launcher.clone(),
@@ -138,18 +172,31 @@ impl Sandboxes {
             metrics.clone(),
             stop.clone(),
         ));
-        Self {
+        let sandboxes = Self {
             sealed: launcher.must_be_proved() && config.docker.require_gvisor,
             launcher,
             registry,
+            pool: Pool::default(),
+            starting: watch::Sender::new(0),
             engine,
             metrics,
-        }
+        };
+        (sandboxes, kept)
+    }
+
+    /// Keep every template's pool full until `stop`, then give its members up.
+    pub async fn keep_pools_full(&self, config: &Config, stop: &CancellationToken) {
+        pool::keep_full(self, config, stop).await;
     }
 
     /// How many sandboxes exist, those being started or removed included.
     pub fn count(&self) -> usize {
         self.registry.count()
+    }
+
+    /// How many of them were started ahead and wait for a visitor.
+    pub fn in_pools(&self) -> usize {
+        self.pool.count()
     }
 
     /// Whether what is started is sealed in gVisor; `None` while nothing can be started.
@@ -171,36 +218,115 @@ impl Sandboxes {
             .map_or(EngineState::Starting, |state| state.clone())
     }
 
-    /// Take one of the places for sandboxes. Check and reservation are one step.
-    pub fn reserve(&self) -> Result<Slot, AtCapacity> {
-        self.registry.reserve(SandboxId::random())
+    /// Resolves while nobody waits for a start of their own.
+    async fn nobody_starts(&self) {
+        let _ = self
+            .starting
+            .subscribe()
+            .wait_for(|starting| *starting == 0)
+            .await;
     }
 
-    /// Start a sandbox in a reserved place and take up the link to its agent. Nothing is started
-    /// before the engine has been proved.
-    pub async fn start(&self, mut slot: Slot, spec: SandboxSpec) -> Result<Sandbox, LaunchError> {
-        match self.engine() {
-            EngineState::Ready => {}
-            EngineState::Starting => return Err(LaunchError::NotReady("starting up".into())),
-            EngineState::Down { reason } | EngineState::Unsafe { reason } => {
+    /// Resolves while the engine is usable.
+    async fn usable(&self) {
+        let mut engine = self.engine.clone();
+        let _ = engine.wait_for(|state| *state == EngineState::Ready).await;
+    }
+
+    /// A sandbox of this template that was started ahead, at its prompt.
+    pub fn claim(&self, template: &str) -> Option<Sandbox> {
+        self.pool.take(template)
+    }
+
+    /// Take one of the places for sandboxes. Check and reservation are one step. A visitor comes
+    /// before what was started ahead for others.
+    pub fn reserve(&self) -> Result<Slot, AtCapacity> {
+        let full = match self.registry.reserve(SandboxId::random()) {
+            Ok(slot) => return Ok(slot),
+            Err(full) => full,
+        };
+        let spare = self.pool.give_up_one().ok_or(full)?;
+        Ok(spare.slot.replace(SandboxId::random()))
+    }
+
+    /// Start a sandbox in a reserved place, take up the link to its agent and open its main
+    /// terminal. Nothing is started before the engine has been proved.
+    pub async fn start(
+        &self,
+        slot: Slot,
+        spec: SandboxSpec,
+        main: MainTerminal,
+    ) -> Result<Sandbox, LaunchError> {
+        let _visitor = Starting::of(&self.starting);
+        self.start_one(slot, spec, main).await
+    }
+
+    async fn start_one(
+        &self,
+        mut slot: Slot,
+        spec: SandboxSpec,
+        main: MainTerminal,
+    ) -> Result<Sandbox, LaunchError> {
+        let started = async {
+            if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
+                self.engine_known().await
+            {
                 return Err(LaunchError::NotReady(reason));
             }
-        }
-        let begun = Instant::now();
-        slot.mark_started();
-        let launched = timeout(START_DEADLINE, launch(&*self.launcher, &spec))
-            .await
-            .unwrap_or(Err(LaunchError::Deadline("starting a sandbox")));
-        match launched {
-            Ok(link) => {
-                self.metrics.started(begun.elapsed());
-                Ok(Sandbox { slot, link })
-            }
-            Err(error) => {
+            let begun = Instant::now();
+            slot.mark_started();
+            let link = launch(&*self.launcher, &spec).await?;
+            self.metrics.started(begun.elapsed());
+            let terminal = open_main(&link, spec.template, spec.env, main).await?;
+            Ok((link, terminal))
+        };
+        let started = timeout(START_DEADLINE, started).await;
+        match started {
+            Ok(Ok((link, terminal))) => Ok(Sandbox {
+                slot,
+                link: link.into(),
+                terminal,
+            }),
+            Ok(Err(error)) => {
                 self.metrics.engine_error("start");
                 Err(error)
             }
+            Err(_) => {
+                self.metrics.engine_error("start");
+                Err(LaunchError::Deadline("starting a sandbox"))
+            }
         }
+    }
+
+    /// Keep a note with a sandbox, for the gateway that comes after this one. False if that one
+    /// could not take the sandbox back.
+    pub async fn keep(&self, id: &SandboxId, note: &str) -> bool {
+        self.launcher.keep(id, note).await.unwrap_or_else(|error| {
+            tracing::error!(
+                sandbox = %id, %error, remedy = error.remedy(),
+                "no note was kept: this sandbox ends with its gateway"
+            );
+            false
+        })
+    }
+
+    /// Take up the link to the agent of a sandbox that an earlier gateway left.
+    pub async fn relink(&self, slot: Slot, terminal: u32) -> Result<Sandbox, LaunchError> {
+        let io = self.launcher.relink(slot.id()).await?;
+        let link = Link::establish(io, GATEWAY).await?;
+        let known = |link: &Link| {
+            let welcome = link.welcome();
+            welcome.sandbox == slot.id().as_str()
+                && welcome.terminals.iter().any(|t| t.terminal == terminal)
+        };
+        if !known(&link) {
+            return Err(LaunchError::NoLink("another agent answered".into()));
+        }
+        Ok(Sandbox {
+            slot,
+            link: link.into(),
+            terminal,
+        })
     }
 
     /// Why a sandbox died, as far as the engine knows.
@@ -209,10 +335,84 @@ impl Sandboxes {
     }
 }
 
+/// What earlier gateways left: each sandbox's place, and its note.
+async fn kept(launcher: &dyn Launcher, registry: &Arc<Registry>) -> Vec<(Slot, String)> {
+    let kept = launcher.kept().await.unwrap_or_else(|error| {
+        let remedy = error.remedy();
+        tracing::error!(%error, remedy, "nothing of an earlier gateway can be taken back");
+        Vec::new()
+    });
+    let slots = kept
+        .into_iter()
+        .map(|(id, note)| (registry.adopt(id), note));
+    slots.collect()
+}
+
+/// A visitor's start under way.
+struct Starting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Starting<'a> {
+    fn of(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|starting| *starting += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|starting| *starting -= 1);
+    }
+}
+
+/// How the gateway introduces itself to agents.
+const GATEWAY: &str = concat!("belljar ", env!("CARGO_PKG_VERSION"));
+
 /// Start a sandbox and say hello to its agent.
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
-    let gateway = concat!("belljar ", env!("CARGO_PKG_VERSION"));
-    let link = Link::establish(io, gateway).await?;
-    Ok(link)
+    Ok(Link::establish(io, GATEWAY).await?)
+}
+
+async fn open_main(
+    link: &Link,
+    template: Template,
+    env: BTreeMap<String, String>,
+    main: MainTerminal,
+) -> Result<u32, LinkError> {
+    let init: Vec<String> = template.init.into_iter().chain(main.init).collect();
+    let open = OpenTerminal {
+        command: with_init(&template.command, &init),
+        env: template.env.into_iter().chain(env).collect(),
+        cwd: None,
+        size: main.size,
+    };
+    link.open_terminal(open).await
+}
+
+/// The command, after shell lines. They run in the same terminal, in a POSIX shell that then
+/// becomes the command, so that the visitor sees what they print; one that fails stops nothing.
+fn with_init(command: &[String], init: &[String]) -> Vec<String> {
+    if init.is_empty() {
+        return command.to_vec();
+    }
+    let script = format!("{}\nexec \"$@\"", init.join("\n"));
+    let shell = ["/bin/sh".into(), "-c".into(), script, "init".into()];
+    shell.into_iter().chain(command.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_lines_run_before_the_command_and_in_its_place() {
+        let command = vec!["/bin/echo".to_owned(), "a b".to_owned()];
+        assert_eq!(with_init(&command, &[]), command);
+        let whole = with_init(&command, &["cd /tmp".into(), "false".into(), "pwd".into()]);
+        let output = std::process::Command::new(&whole[0])
+            .args(&whole[1..])
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"/tmp\na b\n");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -47,9 +48,35 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What is kept of a token. A plain hash suffices for 256 random bits: there is nothing to guess.
-#[derive(Clone)]
+/// What is kept of a token, as 64 hexadecimal digits in a note. A plain hash suffices for 256 random
+/// bits: there is nothing to guess.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct TokenHash([u8; 32]);
+
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> Self {
+        hex(&hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.as_bytes().chunks_exact(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok()?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        let bytes: Option<Vec<u8>> = digits.collect();
+        let bytes = bytes
+            .filter(|_| text.len() == 64)
+            .and_then(|b| b.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or("a token's hash is 64 hexadecimal digits")
+    }
+}
 
 impl TokenHash {
     /// Whether `presented` is the token, in constant time.
@@ -78,6 +105,17 @@ mod tests {
         assert!(!hash.matches(Token::random().reveal()));
         assert!(!hash.matches(""));
         assert!(!hash.matches(&token.reveal()[..63]));
+    }
+
+    #[test]
+    fn a_hash_survives_a_note() {
+        let token = Token::random();
+        let note = serde_json::to_string(&token.hash()).unwrap();
+        let hash: TokenHash = serde_json::from_str(&note).unwrap();
+        assert!(hash.matches(token.reveal()));
+        for wrong in ["\"\"", "\"ab\"", &note.replace('"', "\"é"), "1"] {
+            assert!(serde_json::from_str::<TokenHash>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

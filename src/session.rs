@@ -7,20 +7,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use belljar_link::client::{LinkError, TerminalControl, TerminalInput, TerminalOutput};
 use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::limit::{self, Client, Limiter};
-use crate::sandbox::{AtCapacity, EngineState, SandboxSpec, Sandboxes};
+use crate::limit::{self, Client, Limiter, Permit};
+use crate::sandbox::{
+    AtCapacity, EngineState, MainTerminal, Sandbox, SandboxSpec, Sandboxes, Slot, UNLINKED,
+};
 use crate::secret::{Token, TokenHash, random_hex};
 use crate::telemetry::Metrics;
 
@@ -28,10 +31,13 @@ mod deadline;
 
 mod lease;
 
+mod note;
+
 mod store;
 
 use deadline::Deadlines;
-use lease::Lease;
+use lease::{Lease, Origin};
+use note::Note;
 use store::Store;
 
 /// After a viewer is lost, how long its program is held at the window, so that a viewer who comes
@@ -42,14 +48,11 @@ const HOLD: Duration = Duration::from_secs(15);
 /// The agent's own deadline lies this much after the gateway's, which is the one that warns.
 const AGENT_SLACK: Duration = Duration::from_secs(30);
 
-/// A sandbox without any gateway ends after this long.
-const UNLINKED: Duration = Duration::from_secs(60);
-
 /// Commands that may wait for a session's task. Its callers wait for room.
 const COMMANDS: usize = 16;
 
 /// A session's identity: `sess_` and 32 hexadecimal digits. Opens nothing without the token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(String);
 
 impl SessionId {
@@ -88,8 +91,19 @@ pub enum EndReason {
     SandboxLost,
     /// The sandbox could not be started.
     StartFailed,
-    /// The gateway is going away.
+    /// The gateway is going away, and the session with it.
     Shutdown,
+    /// The gateway is going away, and the session lives on for the next one.
+    HandedOver,
+}
+
+/// How a gateway goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Every session ends.
+    End,
+    /// Sessions that the next gateway can take back live on.
+    HandOver,
 }
 
 impl EndReason {
@@ -105,6 +119,7 @@ impl EndReason {
             Self::SandboxLost => "sandbox_lost",
             Self::StartFailed => "start_failed",
             Self::Shutdown => "shutdown",
+            Self::HandedOver => "handed_over",
         }
     }
 }
@@ -292,9 +307,9 @@ impl Activity {
     }
 }
 
-/// A session as everyone but its own task sees it.
-#[derive(Debug)]
-pub struct Session {
+/// What a session is, whatever becomes of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
     /// Its identity.
     pub id: SessionId,
     /// The template's name.
@@ -302,18 +317,57 @@ pub struct Session {
     /// Whom it counts for.
     pub client: Client,
     /// When it was created.
+    #[serde(with = "humantime_serde")]
     pub created_at: SystemTime,
     /// When it ends at the latest.
+    #[serde(with = "humantime_serde")]
     pub expires_at: SystemTime,
     /// It ends after this long without input.
+    #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     token: TokenHash,
+}
+
+/// A session as everyone but its own task sees it.
+#[derive(Debug)]
+pub struct Session {
+    identity: Identity,
     activity: Activity,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
 }
 
+/// The other ends of a [`Session`], for its task.
+struct Handle {
+    commands: mpsc::Receiver<Command>,
+    state: watch::Sender<State>,
+}
+
+impl Deref for Session {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
 impl Session {
+    fn new(identity: Identity) -> (Arc<Self>, Handle) {
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let (state, watched) = watch::channel(State::Starting);
+        let session = Self {
+            identity,
+            activity: Activity::new(),
+            commands,
+            state: watched,
+        };
+        let handle = Handle {
+            commands: received,
+            state,
+        };
+        (Arc::new(session), handle)
+    }
+
     /// Whether `presented` is this session's token, in constant time.
     pub fn opens_with(&self, presented: &str) -> bool {
         self.token.matches(presented)
@@ -401,6 +455,14 @@ impl Session {
     }
 }
 
+/// What a new session is given.
+enum Place {
+    /// A sandbox that was started ahead.
+    Warm(Sandbox),
+    /// Room for one.
+    Cold(Slot),
+}
+
 /// All sessions of a gateway.
 #[derive(Debug)]
 pub struct Sessions {
@@ -410,18 +472,17 @@ pub struct Sessions {
     metrics: Arc<Metrics>,
     store: Store,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    leave: watch::Sender<Option<Leave>>,
 }
 
 impl Sessions {
-    /// No sessions yet. Their tasks will run in `tasks` until they end or `stop`.
+    /// No sessions yet. Their tasks will run in `tasks` until they end or all [`Sessions::leave`].
     pub fn new(
         config: Arc<Config>,
         sandboxes: Arc<Sandboxes>,
         limiter: Arc<Limiter>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
-        stop: CancellationToken,
     ) -> Self {
         Self {
             config,
@@ -430,13 +491,18 @@ impl Sessions {
             metrics,
             store: Store::default(),
             tasks,
-            stop,
+            leave: watch::Sender::new(None),
         }
+    }
+
+    /// Tell every session that the gateway goes away. No more can be created.
+    pub fn leave(&self, how: Leave) {
+        self.leave.send_replace(Some(how));
     }
 
     /// Begin a session. Its sandbox starts in the background. The token is the visitor's only key.
     pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
-        if self.stop.is_cancelled() {
+        if self.leave.borrow().is_some() {
             return Err(CreateError::ShuttingDown);
         }
         let name = create
@@ -459,13 +525,17 @@ impl Sessions {
             return Err(CreateError::Unavailable(reason));
         }
         let permit = self.limiter.admit(create.client, Instant::now())?;
-        let slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
+        let plain = create.env.is_empty() && create.init.is_empty();
+        let claimed = plain.then(|| self.sandboxes.claim(name)).flatten();
+        let place = match claimed {
+            Some(sandbox) => Place::Warm(sandbox),
+            None => Place::Cold(self.sandboxes.reserve().inspect_err(|_| permit.forgive())?),
+        };
+        self.metrics.claimed(matches!(place, Place::Warm(_)));
 
         let token = Token::random();
-        let (commands, receiver) = mpsc::channel(COMMANDS);
-        let (state, watched) = watch::channel(State::Starting);
         let now = SystemTime::now();
-        let session = Arc::new(Session {
+        let (session, handle) = Session::new(Identity {
             id: SessionId::random(),
             template: name.clone(),
             client: create.client,
@@ -473,41 +543,87 @@ impl Sessions {
             expires_at: now + max_duration,
             idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
             token: token.hash(),
-            activity: Activity::new(),
-            commands,
-            state: watched,
         });
-        self.store.insert(session.clone());
-        let spec = SandboxSpec {
-            id: slot.id().clone(),
-            template_name: name.clone(),
-            template: template.clone(),
-            env: create.env,
-            session: session.id.to_string(),
-            owner: create.client.to_string(),
-            expires_at: session.expires_at,
-            deadline: max_duration + AGENT_SLACK,
-            unlinked: UNLINKED,
+        let deadline = max_duration + AGENT_SLACK;
+        let origin = match place {
+            Place::Warm(sandbox) => Origin::Pool { sandbox, deadline },
+            Place::Cold(slot) => {
+                let spec = SandboxSpec {
+                    id: slot.id().clone(),
+                    template_name: name.clone(),
+                    template: template.clone(),
+                    env: create.env,
+                    session: session.id.to_string(),
+                    owner: create.client.to_string(),
+                    expires_at: session.expires_at,
+                    deadline,
+                    unlinked: UNLINKED,
+                };
+                let main = MainTerminal {
+                    size: create.size,
+                    init: create.init,
+                };
+                let spec = Box::new(spec);
+                Origin::Engine { slot, spec, main }
+            }
         };
+        self.begin(&session, handle, permit, Some(create.size), origin);
+        Ok((session, token))
+    }
+
+    /// Take back what earlier gateways left. What cannot be is removed.
+    pub fn adopt(&self, kept: Vec<(Slot, String)>) {
+        for (slot, note) in kept {
+            let note = match Note::read(&note, SystemTime::now()) {
+                Ok(note) => note,
+                Err(error) => {
+                    tracing::warn!(sandbox = %slot.id(), %error, "not taken back");
+                    self.metrics.adopted("refused");
+                    continue;
+                }
+            };
+            let ago = note.identity.created_at.elapsed().unwrap_or_default();
+            let permit = self
+                .limiter
+                .readmit(note.identity.client, ago, Instant::now());
+            let (session, handle) = Session::new(note.identity);
+            let origin = Origin::Earlier {
+                slot,
+                terminal: note.terminal,
+            };
+            self.begin(&session, handle, permit, None, origin);
+        }
+    }
+
+    fn begin(
+        &self,
+        session: &Arc<Session>,
+        handle: Handle,
+        permit: Permit,
+        size: Option<Size>,
+        origin: Origin,
+    ) {
+        self.store.insert(session.clone());
+        let limits = &self.config.limits;
         let lease = Lease {
             session: session.clone(),
             sandboxes: self.sandboxes.clone(),
             metrics: self.metrics.clone(),
             deadlines: Deadlines::new(
                 session.idle_timeout,
-                max_duration,
+                session.remaining(),
                 limits.detach_timeout,
                 Instant::now(),
             ),
             hold: HOLD.min(limits.detach_timeout),
             permit,
-            state,
-            commands: receiver,
-            stop: self.stop.clone(),
+            size,
+            kept: false,
+            state: handle.state,
+            commands: handle.commands,
+            leave: self.leave.subscribe(),
         };
-        self.tasks
-            .spawn(lease.run(slot, spec, create.size, create.init));
-        Ok((session, token))
+        self.tasks.spawn(lease.run(origin));
     }
 
     /// A session that lives or ended a short while ago.

@@ -45,6 +45,9 @@ pub struct Metrics {
     sessions: Family<Label, Gauge>,
     sessions_ended: Family<Label, Counter>,
     start_latency: Histogram,
+    pool_claims: Family<Label, Counter>,
+    pool_ready: Gauge,
+    adoptions: Family<Label, Counter>,
     engine_errors: Family<Label, Counter>,
     refusals: Family<Label, Counter>,
     bytes: Family<Label, Counter>,
@@ -63,6 +66,17 @@ impl Default for Metrics {
         let start_latency = Histogram::new(START_BUCKETS);
         let help = "From the request of a sandbox to its linked agent";
         registry.register_with_unit("start", help, Unit::Seconds, start_latency.clone());
+        let pool_claims = Family::<Label, Counter>::default();
+        let help =
+            "Sessions begun, by whether their sandbox had been started ahead (warm) or not (cold)";
+        registry.register("pool_claims", help, pool_claims.clone());
+        let pool_ready = Gauge::default();
+        let help = "Sandboxes started ahead that wait for a visitor";
+        registry.register("pool_ready", help, pool_ready.clone());
+        let adoptions = Family::<Label, Counter>::default();
+        let help =
+            "Sandboxes of an earlier gateway: linked, lost (no answer) or refused (no valid note)";
+        registry.register("adoptions", help, adoptions.clone());
         let engine_errors = Family::<Label, Counter>::default();
         let help = "Failed calls of the engine, by call";
         registry.register("engine_errors", help, engine_errors.clone());
@@ -82,6 +96,9 @@ impl Default for Metrics {
             sessions,
             sessions_ended,
             start_latency,
+            pool_claims,
+            pool_ready,
+            adoptions,
             engine_errors,
             refusals,
             bytes,
@@ -114,6 +131,17 @@ impl Metrics {
         self.start_latency.observe(latency.as_secs_f64());
     }
 
+    /// A session has begun, with a sandbox that was started ahead or without.
+    pub fn claimed(&self, warm: bool) {
+        let outcome = if warm { "warm" } else { "cold" };
+        self.pool_claims.get_or_create(&[("start", outcome)]).inc();
+    }
+
+    /// What became of a sandbox that an earlier gateway left.
+    pub fn adopted(&self, outcome: &'static str) {
+        self.adoptions.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
     /// A call of the engine has failed.
     pub fn engine_error(&self, call: &'static str) {
         self.engine_errors.get_or_create(&[("call", call)]).inc();
@@ -136,9 +164,10 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text form.
-    pub fn render(&self, sandboxes: usize) -> String {
-        self.sandboxes
-            .set(i64::try_from(sandboxes).unwrap_or(i64::MAX));
+    pub fn render(&self, sandboxes: usize, in_pools: usize) -> String {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.sandboxes.set(gauge(sandboxes));
+        self.pool_ready.set(gauge(in_pools));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         text
@@ -156,10 +185,12 @@ mod tests {
         metrics.session_state(Some("starting"), Some("attached"));
         metrics.session_ended("exited");
         metrics.started(Duration::from_millis(300));
+        metrics.claimed(true);
+        metrics.adopted("linked");
         metrics.engine_error("start");
         metrics.refused("rate_limited");
         metrics.byte_counters().1.inc_by(7);
-        let text = metrics.render(3);
+        let text = metrics.render(3, 2);
         for line in [
             "belljar_sessions{state=\"starting\"} 0",
             "belljar_sessions{state=\"attached\"} 1",
@@ -169,6 +200,9 @@ mod tests {
             "belljar_refusals_total{reason=\"rate_limited\"} 1",
             "belljar_terminal_bytes_total{direction=\"out\"} 7",
             "belljar_sandboxes 3",
+            "belljar_pool_ready 2",
+            "belljar_pool_claims_total{start=\"warm\"} 1",
+            "belljar_adoptions_total{outcome=\"linked\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from:\n{text}");
         }

@@ -159,7 +159,9 @@ impl Terminal {
     /// The window is looked at after the read: who controls the terminal may have changed meanwhile.
     fn keep(&self, mut output: &[u8]) -> bool {
         while !output.is_empty() {
-            let Some((mut state, room)) = self.room() else { return false };
+            let Some((mut state, room)) = self.room() else {
+                return false;
+            };
             let (now, later) = output.split_at(room.min(output.len()));
             state.history.push(now);
             drop(state);

@@ -107,6 +107,11 @@ impl Link {
         self.mux.closed().await;
     }
 
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.mux.is_closed()
+    }
+
     /// Ask whether the agent is there.
     pub async fn ping(&self) -> Result<(), LinkError> {
         match call::<Alive>(&self.mux, &Request::Ping).await {

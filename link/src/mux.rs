@@ -76,6 +76,11 @@ impl Mux {
     pub async fn closed(&self) {
         self.requests.closed().await;
     }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
 }
 
 /// Multiplex `io`. `on_stream` is called for every stream that the peer opens and says whether it

@@ -1,5 +1,6 @@
 //! `belljar serve`
 
+use std::future::pending;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
@@ -9,9 +10,10 @@ use crate::cli::complain;
 use crate::config::{Config, LauncherKind};
 use crate::gateway::Gateway;
 use crate::sandbox::{EngineState, launcher};
+use crate::session::Leave;
 use crate::telemetry;
 
-/// Serve until SIGTERM or SIGINT.
+/// Serve until SIGTERM, which leaves live sessions to the next gateway, or SIGINT, which ends them.
 pub(super) async fn run(config: Config) -> ExitCode {
     if let Err(error) = telemetry::init(&config.log) {
         return complain(&error);
@@ -33,8 +35,8 @@ pub(super) async fn run(config: Config) -> ExitCode {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             async move {
                 tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => Leave::HandOver,
+                    _ = interrupt.recv() => Leave::End,
                 }
             }
         }
@@ -43,22 +45,33 @@ pub(super) async fn run(config: Config) -> ExitCode {
     let address = listener
         .local_addr()
         .map_or(config.listen.to_string(), |a| a.to_string());
-    let gateway = Gateway::new(config.clone(), launcher(&config));
-    // An engine that answers and is not sealed is a mistake to be mended, not an outage to be
-    // waited out. One that does not answer may come back: /health says so meanwhile.
-    tokio::pin!(shutdown);
-    tokio::select! {
-        state = gateway.engine_known() => if let EngineState::Unsafe { reason } = state {
-            eprintln!("belljar: refusing to serve: {reason}. Run `belljar doctor`.");
-            return ExitCode::FAILURE;
-        },
-        () = &mut shutdown => {
-            // Nobody has come yet, but the probe sandbox may be there.
-            gateway.serve(listener, async {}).await;
-            return ExitCode::SUCCESS;
-        }
-    }
+    let gateway = Gateway::new(config.clone(), launcher(&config)).await;
     tracing::info!("serving on http://{address}");
-    gateway.serve(listener, shutdown).await;
-    ExitCode::SUCCESS
+    // Visitors of an earlier gateway are served at once; newcomers wait until the engine is known.
+    // One that answers and is not sealed is a mistake to be mended, not an outage to be waited out.
+    // One that does not answer may come back: /health says so meanwhile.
+    let sandboxes = gateway.app().sandboxes.clone();
+    let mut refused = None;
+    let leave = async {
+        let unsafe_engine = async {
+            match sandboxes.engine_known().await {
+                EngineState::Unsafe { reason } => reason,
+                _ => pending().await,
+            }
+        };
+        tokio::select! {
+            leave = shutdown => leave,
+            reason = unsafe_engine => {
+                refused = Some(reason);
+                Leave::End
+            }
+        }
+    };
+    gateway.serve(listener, leave).await;
+    match refused {
+        Some(reason) => complain(&format!(
+            "refusing to serve: {reason}. Run `belljar doctor`."
+        )),
+        None => ExitCode::SUCCESS,
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Entries of `X-Forwarded-For` that are looked at, from the right. More hops than this are no
 /// real network.
@@ -11,8 +12,15 @@ const MAX_HOPS: usize = 16;
 
 /// A client: an IPv4 address, or the /64 network of an IPv6 address, which is what one subscriber
 /// is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "IpAddr")]
 pub struct Client(IpAddr);
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        Self::of(address)
+    }
+}
 
 impl Client {
     /// The client at this address.

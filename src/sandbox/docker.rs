@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 
 use super::launcher::Transport;
+use super::notes::Notes;
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
 use crate::config::{self, Config, Template};
 
@@ -76,8 +77,9 @@ pub struct DockerLauncher {
     engine: config::Docker,
     /// The agent's binary, mounted into every sandbox.
     agent: PathBuf,
-    /// Directory of this namespace's sockets.
+    /// Directory of this namespace's sockets, and of its notes.
     sockets: PathBuf,
+    notes: Notes,
     /// The engine's API version, asked once.
     version: OnceLock<ClientVersion>,
     /// A [`Route`]; 0 while unknown.
@@ -87,10 +89,12 @@ pub struct DockerLauncher {
 impl DockerLauncher {
     /// A launcher for the configured engine. Nothing is contacted yet.
     pub fn new(config: &Config) -> Self {
+        let sockets = config.run_dir.join(&config.docker.namespace);
         Self {
             engine: config.docker.clone(),
             agent: config.agent.clone(),
-            sockets: config.run_dir.join(&config.docker.namespace),
+            notes: Notes::new(sockets.clone()),
+            sockets,
             version: OnceLock::new(),
             route: AtomicU8::new(0),
         }
@@ -357,28 +361,20 @@ impl DockerLauncher {
         spec: &SandboxSpec,
     ) -> Result<QuietSocket, LaunchError> {
         let dir = self.socket_dir(&spec.id);
-        let listener = listen(&self.sockets, &dir).map_err(|cause| LaunchError::Host {
-            doing: format!("making the socket in {}", dir.display()),
-            cause,
-        })?;
+        let listener = make_dir(&self.sockets, &dir)
+            .and_then(|()| listen(&dir))
+            .map_err(|cause| LaunchError::Host {
+                doing: format!("making the socket in {}", dir.display()),
+                cause,
+            })?;
         self.create(engine, spec, Route::Socket).await?;
         self.start_container(engine, &spec.id).await?;
         let name = self.container_name(&spec.id);
         let mut died = engine
             .wait_container(&name, None::<WaitContainerOptions>)
             .boxed();
-        let accept = async {
-            let (socket, _) = listener.accept().await?;
-            QuietSocket::new(socket.into_std()?)
-        };
         tokio::select! {
-            accepted = timeout(DIAL_DEADLINE, accept) => match accepted {
-                Ok(Ok(socket)) => Ok(socket),
-                Ok(Err(cause)) => Err(LaunchError::NoLink(cause.to_string())),
-                Err(_) => Err(LaunchError::NoLink(format!(
-                    "no call within {} s", DIAL_DEADLINE.as_secs()
-                ))),
-            },
+            dialled = dialled(listener) => dialled,
             // An error of the wait itself says nothing; the call decides.
             Some(status) = died.next() => Err(self.died_early(spec, status).await),
         }
@@ -475,6 +471,45 @@ impl Launcher for DockerLauncher {
         }
     }
 
+    async fn keep(&self, id: &SandboxId, note: &str) -> Result<bool, LaunchError> {
+        // An agent on its container's standard input has no way to find another gateway.
+        if self.route() != Some(Route::Socket) {
+            return Ok(false);
+        }
+        let written = self.notes.write(id, note);
+        written.map(|()| true).map_err(|cause| LaunchError::Host {
+            doing: "keeping a note of a sandbox".into(),
+            cause,
+        })
+    }
+
+    async fn kept(&self) -> Result<Vec<(SandboxId, String)>, LaunchError> {
+        let notes = self.notes.all().map_err(|cause| LaunchError::Host {
+            doing: "reading the notes of an earlier gateway".into(),
+            cause,
+        })?;
+        let readable = notes.into_iter().filter_map(|(id, note)| match note {
+            Ok(note) => Some((id, note)),
+            Err(error) => {
+                tracing::warn!(sandbox = %id, %error, "the note of an earlier gateway cannot be read");
+                None
+            }
+        });
+        Ok(readable.collect())
+    }
+
+    async fn relink(&self, id: &SandboxId) -> Result<Box<dyn Transport>, LaunchError> {
+        let dir = self.socket_dir(id);
+        let listener = listen(&dir).map_err(|cause| LaunchError::Host {
+            doing: format!("making the socket in {} anew", dir.display()),
+            cause,
+        })?;
+        let socket = dialled(listener).await?;
+        // As good a proof of this route as a start.
+        self.route.store(Route::Socket as u8, Ordering::Relaxed);
+        Ok(Box::new(socket))
+    }
+
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError> {
         let engine = self.client().await?;
         let label = format!("{LABEL_NAMESPACE}={}", self.engine.namespace);
@@ -487,18 +522,23 @@ impl Launcher for DockerLauncher {
         let of_container = containers
             .into_iter()
             .filter_map(|c| SandboxId::parse(c.labels?.get(LABEL_SANDBOX)?));
-        // A socket whose container is gone is a leftover too.
-        let of_socket = std::fs::read_dir(&self.sockets)
+        // A socket or a note whose container is gone is a leftover too.
+        let of_file = std::fs::read_dir(&self.sockets)
             .into_iter()
             .flatten()
-            .filter_map(|entry| SandboxId::parse(entry.ok()?.file_name().to_str()?));
-        let mut found: Vec<SandboxId> = of_container.chain(of_socket).collect();
+            .filter_map(|entry| SandboxId::parse(entry.ok()?.path().file_stem()?.to_str()?));
+        let mut found: Vec<SandboxId> = of_container.chain(of_file).collect();
         found.sort();
         found.dedup();
         Ok(found)
     }
 
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError> {
+        // First, so that nobody takes back what is being removed.
+        self.notes.remove(id).map_err(|cause| LaunchError::Host {
+            doing: "removing the note of a sandbox".into(),
+            cause,
+        })?;
         let engine = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -544,17 +584,41 @@ impl Launcher for DockerLauncher {
     }
 }
 
-/// Make a sandbox's directory and listen in it. Only the gateway can reach the directories; inside
-/// its sandbox, any user may dial the one socket in its own.
-fn listen(sockets: &Path, dir: &Path) -> io::Result<UnixListener> {
+/// Make a sandbox's directory. Only the gateway can reach the directories.
+fn make_dir(sockets: &Path, dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(sockets)?;
     std::fs::set_permissions(sockets, Permissions::from_mode(0o700))?;
     std::fs::create_dir(dir)?;
-    std::fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o755))
+}
+
+/// Listen in a sandbox's directory, in the place of an earlier gateway. Inside the sandbox, any user
+/// may dial the one socket there.
+fn listen(dir: &Path) -> io::Result<UnixListener> {
     let path = dir.join(SOCKET_NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     Ok(listener)
+}
+
+/// The agent's call. It is the only one: the listener is gone afterwards.
+async fn dialled(listener: UnixListener) -> Result<QuietSocket, LaunchError> {
+    let accept = async {
+        let (socket, _) = listener.accept().await?;
+        QuietSocket::new(socket.into_std()?)
+    };
+    match timeout(DIAL_DEADLINE, accept).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(cause)) => Err(LaunchError::NoLink(cause.to_string())),
+        Err(_) => {
+            let seconds = DIAL_DEADLINE.as_secs();
+            Err(LaunchError::NoLink(format!("no call within {seconds} s")))
+        }
+    }
 }
 
 /// An error and its causes in one line: the engine's client says what happened only in the last.

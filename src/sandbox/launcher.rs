@@ -64,10 +64,27 @@ pub trait Launcher: Send + Sync + 'static {
     /// must [`Launcher::remove`] what may have come to be.
     async fn start(&self, spec: &SandboxSpec) -> Result<Box<dyn Transport>, LaunchError>;
 
+    /// Keep a note with a sandbox, for the gateway that comes after this one. False if this launcher's
+    /// sandboxes end with their gateway.
+    async fn keep(&self, _: &SandboxId, _note: &str) -> Result<bool, LaunchError> {
+        Ok(false)
+    }
+
+    /// The sandboxes that earlier gateways left, with their notes.
+    async fn kept(&self) -> Result<Vec<(SandboxId, String)>, LaunchError> {
+        Ok(Vec::new())
+    }
+
+    /// The stream to the agent of a sandbox that an earlier gateway left.
+    async fn relink(&self, _: &SandboxId) -> Result<Box<dyn Transport>, LaunchError> {
+        Err(LaunchError::NoLink("it ended with its gateway".into()))
+    }
+
     /// Every sandbox of this gateway's namespace, dead ones included.
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError>;
 
-    /// Remove a sandbox and everything that belongs to it. Removing what is not there succeeds.
+    /// Remove a sandbox and everything that belongs to it, its note first. Removing what is not there
+    /// succeeds.
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError>;
 
     /// Why a sandbox whose link ended died.

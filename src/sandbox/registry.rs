@@ -28,6 +28,8 @@ enum Entry {
     Doomed { due: Instant, failures: u32 },
     /// A removal is under way.
     Leaving { failures: u32 },
+    /// The next gateway's: neither counted nor removed here.
+    HandedOver,
 }
 
 /// Identities and their states; bounded by `max`.
@@ -54,7 +56,9 @@ impl Registry {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.entries().len()
+        let entries = self.entries();
+        let ours = |entry: &&Entry| !matches!(entry, Entry::HandedOver);
+        entries.values().filter(ours).count()
     }
 
     pub(super) fn contains(&self, id: &SandboxId) -> bool {
@@ -70,8 +74,18 @@ impl Registry {
         Ok(Slot {
             id,
             registry: self.clone(),
-            started: false,
+            fate: Fate::Free,
         })
+    }
+
+    /// A sandbox that an earlier gateway left: in use again, over the cap or not.
+    pub(super) fn adopt(self: &Arc<Self>, id: SandboxId) -> Slot {
+        self.entries().insert(id.clone(), Entry::Wanted);
+        Slot {
+            id,
+            registry: self.clone(),
+            fate: Fate::Remove,
+        }
     }
 
     /// An orphan that the engine listed: to be removed, over the cap or not.
@@ -128,7 +142,18 @@ impl Registry {
 pub struct Slot {
     id: SandboxId,
     registry: Arc<Registry>,
-    started: bool,
+    fate: Fate,
+}
+
+/// What becomes of a place that is given up.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// Nothing was started: it is free.
+    Free,
+    /// It is free once the sandbox has been removed.
+    Remove,
+    /// The sandbox is the next gateway's.
+    HandOver,
 }
 
 impl Slot {
@@ -139,19 +164,39 @@ impl Slot {
 
     /// From now on there may be something to remove.
     pub(super) fn mark_started(&mut self) {
-        self.started = true;
+        self.fate = Fate::Remove;
+    }
+
+    /// Give this sandbox up for another in its place. Until the engine has removed it, that is one
+    /// more than the cap; it is better than to refuse a visitor for the sake of nobody.
+    pub(super) fn replace(self, id: SandboxId) -> Self {
+        let registry = self.registry.clone();
+        drop(self);
+        registry.entries().insert(id.clone(), Entry::Wanted);
+        Self {
+            id,
+            registry,
+            fate: Fate::Free,
+        }
+    }
+
+    /// Leave the sandbox to the next gateway.
+    pub(super) fn hand_over(mut self) {
+        self.fate = Fate::HandOver;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut entries = self.registry.entries();
-        if self.started {
-            let due = Instant::now();
-            entries.insert(self.id.clone(), Entry::Doomed { due, failures: 0 });
-            self.registry.doomed.notify_one();
-        } else {
-            entries.remove(&self.id);
+        match self.fate {
+            Fate::Free => drop(entries.remove(&self.id)),
+            Fate::Remove => {
+                let due = Instant::now();
+                entries.insert(self.id.clone(), Entry::Doomed { due, failures: 0 });
+                self.registry.doomed.notify_one();
+            }
+            Fate::HandOver => drop(entries.insert(self.id.clone(), Entry::HandedOver)),
         }
     }
 }
@@ -190,6 +235,35 @@ mod tests {
         let registry = Arc::new(Registry::new(1));
         drop(registry.reserve(SandboxId::random()).unwrap());
         assert_eq!(registry.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spare_makes_room_and_is_still_removed() {
+        let registry = Arc::new(Registry::new(1));
+        let mut spare = registry.reserve(SandboxId::random()).unwrap();
+        spare.mark_started();
+        let old = spare.id().clone();
+        let slot = spare.replace(SandboxId::random());
+        assert_eq!(registry.count(), 2, "until the spare is gone");
+        let due = registry.take_due(8, Instant::now());
+        assert_eq!(due, std::slice::from_ref(&old));
+        registry.removal_ended(&old, true, Instant::now());
+        assert!(registry.reserve(SandboxId::random()).is_err());
+        drop(slot);
+        assert_eq!(registry.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_handed_over_is_neither_counted_nor_removed_nor_an_orphan() {
+        let registry = Arc::new(Registry::new(1));
+        let slot = registry.adopt(SandboxId::random());
+        let id = slot.id().clone();
+        assert_eq!(registry.count(), 1);
+        slot.hand_over();
+        assert_eq!(registry.count(), 0);
+        assert!(registry.contains(&id));
+        registry.doom_orphan(id);
+        assert!(registry.take_due(8, Instant::now()).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

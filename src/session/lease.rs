@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_link::client::{Link, LinkError};
-use belljar_link::message::{Attach, OpenTerminal, Size, TerminalCommand};
+use belljar_link::message::{Attach, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::deadline::{Deadlines, Due};
-use super::{AttachRequest, Command, EndReason, Ending, Notice, Presence, Session, State, Viewer};
+use super::{
+    AttachRequest, Command, EndReason, Ending, Leave, Note, Notice, Presence, Session, State,
+    Viewer,
+};
 use crate::limit::Permit;
-use crate::sandbox::{Death, LaunchError, Sandbox, SandboxSpec, Sandboxes, Slot};
+use crate::sandbox::{
+    Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot,
+};
 use crate::telemetry::Metrics;
 
 /// How long an agent may take to read a viewer's size. One that its visitor has stopped reads
@@ -34,6 +38,40 @@ struct Current {
     gone: oneshot::Receiver<()>,
 }
 
+/// Where a session's sandbox comes from.
+pub(super) enum Origin {
+    /// The engine has yet to start it.
+    Engine {
+        slot: Slot,
+        spec: Box<SandboxSpec>,
+        main: MainTerminal,
+    },
+    /// It was started ahead. The agent's own deadline begins now.
+    Pool {
+        sandbox: Sandbox,
+        deadline: Duration,
+    },
+    /// An earlier gateway left it.
+    Earlier { slot: Slot, terminal: u32 },
+}
+
+impl Origin {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Engine { .. } => "engine",
+            Self::Pool { .. } => "pool",
+            Self::Earlier { .. } => "earlier gateway",
+        }
+    }
+
+    fn sandbox(&self) -> &SandboxId {
+        match self {
+            Self::Engine { slot, .. } | Self::Earlier { slot, .. } => slot.id(),
+            Self::Pool { sandbox, .. } => sandbox.id(),
+        }
+    }
+}
+
 /// What the task owns.
 pub(super) struct Lease {
     pub(super) session: Arc<Session>,
@@ -42,34 +80,32 @@ pub(super) struct Lease {
     pub(super) deadlines: Deadlines,
     pub(super) hold: Duration,
     pub(super) permit: Permit,
+    /// For a first viewer who has no size.
+    pub(super) size: Option<Size>,
+    /// Whether the next gateway could take the session back.
+    pub(super) kept: bool,
     pub(super) state: watch::Sender<State>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) stop: CancellationToken,
+    pub(super) leave: watch::Receiver<Option<Leave>>,
 }
 
 impl Lease {
     /// Live, and then let everything go.
-    pub(super) async fn run(
-        mut self,
-        slot: Slot,
-        spec: SandboxSpec,
-        size: Size,
-        init: Vec<String>,
-    ) {
+    pub(super) async fn run(mut self, origin: Origin) {
         let (id, client) = (self.session.id.clone(), self.session.client);
-        let (sandbox_id, template) = (spec.id.clone(), spec.template_name.clone());
-        tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, "session begins");
+        let template = self.session.template.clone();
+        let (sandbox_id, from) = (origin.sandbox().clone(), origin.name());
+        tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, from, "session begins");
         self.metrics.session_state(None, Some("starting"));
-        let ending = match self.start(slot, spec, size, init).await {
-            Ok((sandbox, terminal)) => self.live(&sandbox, terminal).await,
-            Err(error) => {
-                tracing::error!(
-                    session = %id, sandbox = %sandbox_id, %error, remedy = error.remedy(),
-                    "the sandbox could not be started"
-                );
-                self.permit.forgive();
-                EndReason::StartFailed.into()
+        let ending = match self.begin(origin).await {
+            Ok(sandbox) => {
+                let ending = self.live(&sandbox).await;
+                if ending.reason == EndReason::HandedOver {
+                    sandbox.hand_over();
+                }
+                ending
             }
+            Err(ending) => ending,
         };
         // The sandbox is dropped by now, so its removal is under way; the permit goes before
         // anyone learns of the end and comes back for another.
@@ -82,27 +118,51 @@ impl Lease {
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, reason, "session ended");
     }
 
-    /// Start the sandbox and the visitor's shell. Not cancelled from outside, so that nothing is
+    /// Come by the sandbox and the visitor's shell. Not cancelled from outside, so that nothing is
     /// left half made; every step has a deadline.
-    async fn start(
-        &self,
-        slot: Slot,
-        spec: SandboxSpec,
-        size: Size,
-        init: Vec<String>,
-    ) -> Result<(Sandbox, u32), LaunchError> {
-        let template = spec.template.clone();
-        let env = spec.env.clone();
-        let sandbox = self.sandboxes.start(slot, spec).await?;
-        let init: Vec<String> = template.init.iter().cloned().chain(init).collect();
-        let open = OpenTerminal {
-            command: with_init(&template.command, &init),
-            env: template.env.into_iter().chain(env).collect(),
-            cwd: None,
-            size,
-        };
-        let terminal = sandbox.link.open_terminal(open).await?;
-        Ok((sandbox, terminal))
+    async fn begin(&mut self, origin: Origin) -> Result<Sandbox, Ending> {
+        let (id, sandbox_id) = (self.session.id.clone(), origin.sandbox().clone());
+        let earlier = matches!(origin, Origin::Earlier { .. });
+        match self.sandbox(origin).await {
+            Ok(sandbox) => {
+                if earlier {
+                    self.metrics.adopted("linked");
+                    self.kept = true;
+                } else {
+                    // Before anyone is given the token: what a visitor can come back to is kept.
+                    let note = Note::write(&self.session, sandbox.terminal);
+                    self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
+                }
+                Ok(sandbox)
+            }
+            Err(error) if earlier => {
+                tracing::warn!(
+                    session = %id, sandbox = %sandbox_id, %error,
+                    "the sandbox of an earlier gateway could not be taken back"
+                );
+                self.metrics.adopted("lost");
+                Err(EndReason::SandboxLost.into())
+            }
+            Err(error) => {
+                tracing::error!(
+                    session = %id, sandbox = %sandbox_id, %error, remedy = error.remedy(),
+                    "the sandbox could not be started"
+                );
+                self.permit.forgive();
+                Err(EndReason::StartFailed.into())
+            }
+        }
+    }
+
+    async fn sandbox(&self, origin: Origin) -> Result<Sandbox, LaunchError> {
+        match origin {
+            Origin::Engine { slot, spec, main } => self.sandboxes.start(slot, *spec, main).await,
+            Origin::Pool { sandbox, deadline } => {
+                sandbox.link.set_deadline(deadline).await?;
+                Ok(sandbox)
+            }
+            Origin::Earlier { slot, terminal } => self.sandboxes.relink(slot, terminal).await,
+        }
     }
 
     fn set_state(&self, to: State) {
@@ -111,7 +171,7 @@ impl Lease {
         self.state.send_replace(to);
     }
 
-    async fn live(&mut self, sandbox: &Sandbox, terminal: u32) -> Ending {
+    async fn live(&mut self, sandbox: &Sandbox) -> Ending {
         self.set_state(State::Detached);
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
@@ -123,8 +183,7 @@ impl Lease {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Attach(request, reply)) if !reply.is_closed() => {
-                        let attached = self.attach(sandbox, terminal, request).await;
-                        match attached {
+                        match self.attach(sandbox, request).await {
                             Ok((viewer, new)) => {
                                 if let Some(old) = current.replace(new) {
                                     // A full queue means that it is not listening anyway.
@@ -165,7 +224,12 @@ impl Lease {
                     );
                     return EndReason::SandboxLost.into();
                 }
-                () = self.stop.cancelled() => return EndReason::Shutdown.into(),
+                how = leaving(&mut self.leave) => {
+                    return match how {
+                        Leave::HandOver if self.kept => EndReason::HandedOver,
+                        _ => EndReason::Shutdown,
+                    }.into();
+                }
                 () = sleep_until(wake) => {
                     let active = self.session.activity.last();
                     while let Some(due) = self.deadlines.due(active, Instant::now()) {
@@ -184,12 +248,11 @@ impl Lease {
     }
 
     async fn attach(
-        &self,
+        &mut self,
         sandbox: &Sandbox,
-        terminal: u32,
         request: AttachRequest,
     ) -> Result<(Viewer, Current), LinkError> {
-        let link = &sandbox.link;
+        let (link, terminal) = (&sandbox.link, sandbox.terminal);
         let attach = Attach {
             terminal,
             from: request.from,
@@ -198,7 +261,8 @@ impl Lease {
         };
         let (attached, input) = tokio::join!(link.attach(attach), link.input(terminal));
         let (mut attached, output, mut control) = attached?;
-        if let Some(size) = request.size {
+        if let Some(size) = request.size.or(self.size) {
+            self.size = None;
             attached.size = size.clamped();
             let resize = control.send(TerminalCommand::Resize(attached.size));
             let resized = timeout(RESIZE_DEADLINE, resize).await;
@@ -231,6 +295,12 @@ async fn silent(link: &Link) {
     }
 }
 
+/// Resolves when the gateway goes away.
+async fn leaving(leave: &mut watch::Receiver<Option<Leave>>) -> Leave {
+    let told = leave.wait_for(Option::is_some).await;
+    told.ok().and_then(|how| *how).unwrap_or(Leave::End)
+}
+
 /// Resolves when the viewer at hand is gone; never without one.
 async fn gone(current: &mut Option<Current>) {
     match current {
@@ -238,33 +308,5 @@ async fn gone(current: &mut Option<Current>) {
             let _ = (&mut viewer.gone).await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// The command, after shell lines. They run in the same terminal, in a POSIX shell that then
-/// becomes the command, so that the visitor sees what they print; one that fails stops nothing.
-fn with_init(command: &[String], init: &[String]) -> Vec<String> {
-    if init.is_empty() {
-        return command.to_vec();
-    }
-    let script = format!("{}\nexec \"$@\"", init.join("\n"));
-    let shell = ["/bin/sh".into(), "-c".into(), script, "init".into()];
-    shell.into_iter().chain(command.iter().cloned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn init_lines_run_before_the_command_and_in_its_place() {
-        let command = vec!["/bin/echo".to_owned(), "a b".to_owned()];
-        assert_eq!(with_init(&command, &[]), command);
-        let whole = with_init(&command, &["cd /tmp".into(), "false".into(), "pwd".into()]);
-        let output = std::process::Command::new(&whole[0])
-            .args(&whole[1..])
-            .output()
-            .unwrap();
-        assert_eq!(output.stdout, b"/tmp\na b\n");
     }
 }

@@ -58,7 +58,12 @@ fn uptime(elapsed: std::time::Duration) -> String {
 /// `GET /status`, for toolkata's pages: whether a visitor would get a terminal now.
 pub(super) async fn status(State(app): State<App>) -> Response {
     let engine = app.sandboxes.engine();
-    let (held, max) = (app.sandboxes.count(), app.config.limits.max_sandboxes);
+    // What was started ahead makes room for whoever comes.
+    let held = app
+        .sandboxes
+        .count()
+        .saturating_sub(app.sandboxes.in_pools());
+    let max = app.config.limits.max_sandboxes;
     let reason = match unusable(&engine) {
         // The cause is for operators; they read /health.
         Some(_) => Some("Terminals cannot be started right now."),
@@ -76,7 +81,9 @@ pub(super) async fn status(State(app): State<App>) -> Response {
 
 /// `GET /metrics` in Prometheus' text form.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    let text = app.metrics.render(app.sandboxes.count());
+    let text = app
+        .metrics
+        .render(app.sandboxes.count(), app.sandboxes.in_pools());
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, form)], text).into_response()
 }

@@ -27,7 +27,7 @@ use super::protocol::{
     Ready, ServerMessage, v1,
 };
 use super::toolkata;
-use crate::session::{AttachError, AttachRequest, Ending, Session, Viewer};
+use crate::session::{AttachError, AttachRequest, EndReason, Ending, Session, Viewer};
 
 mod reader;
 
@@ -44,6 +44,9 @@ const SEND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a client may take to present its token.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// When a visitor whose session is handed over should come back: a gateway starts in less.
+const COME_BACK: Duration = Duration::from_millis(500);
 
 /// How long saying goodbye may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -403,6 +406,15 @@ impl Connection {
                 return;
             }
             Stop::Fault(fault) => {
+                let (code, name) = (fault.code.close_code(), fault.code.name());
+                (ServerMessage::Error(fault), code, name)
+            }
+            // No end for the visitor, who is to come back to the next gateway.
+            Stop::Ended(Ending {
+                reason: reason @ EndReason::HandedOver,
+                ..
+            }) => {
+                let fault = of_ending(reason).retry_after(COME_BACK);
                 let (code, name) = (fault.code.close_code(), fault.code.name());
                 (ServerMessage::Error(fault), code, name)
             }

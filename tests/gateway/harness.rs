@@ -10,6 +10,7 @@ use std::time::Duration;
 use belljar::config::{Config, LauncherKind};
 use belljar::gateway::Gateway;
 use belljar::sandbox::{EngineState, Launcher, launcher};
+use belljar::session::Leave;
 use belljar::web::App;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -63,6 +64,8 @@ pub fn process_config() -> Config {
         .map(String::from)
         .into();
     template.env.insert("PS1".into(), "$ ".into());
+    // Tests count sandboxes.
+    template.pool = 0;
     config
 }
 
@@ -104,11 +107,12 @@ impl TestGateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound port");
         config.listen = address;
-        let gateway = Gateway::new(config, launcher);
+        let gateway = Gateway::new(config, launcher).await;
         let app = gateway.app().clone();
         let (shutdown, asked) = oneshot::channel();
         let served = tokio::spawn(gateway.serve(listener, async {
             let _ = asked.await;
+            Leave::End
         }));
         Self {
             address,
@@ -413,7 +417,7 @@ impl Client {
 }
 
 /// Without escape sequences and carriage returns, as far as a plain shell uses them.
-fn strip(text: &str) -> String {
+pub fn strip(text: &str) -> String {
     let mut plain = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

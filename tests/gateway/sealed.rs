@@ -32,6 +32,14 @@ mod bytes;
 
 mod lifecycle;
 
+mod counting;
+
+mod restart;
+
+mod chaos;
+
+mod pool;
+
 mod images;
 
 mod faults;
@@ -244,7 +252,11 @@ impl Namespace {
 
     async fn assert_empty(&self) {
         let containers = self.containers().await;
-        assert!(containers.is_empty(), "left: {containers:?}");
+        let left: Vec<_> = containers
+            .iter()
+            .map(|c| (&c["Names"], &c["Status"]))
+            .collect();
+        assert!(left.is_empty(), "left: {left:?}");
         let directories = self.socket_directories();
         assert!(directories.is_empty(), "left: {directories:?}");
     }

@@ -116,7 +116,7 @@ pub const CLOSE_TAKEN_OVER: u16 = 4001;
 pub fn close_code(reason: EndReason) -> u16 {
     match reason {
         EndReason::Exited | EndReason::Closed => 1000,
-        EndReason::Shutdown => 1001,
+        EndReason::Shutdown | EndReason::HandedOver => 1001,
         EndReason::OutOfMemory | EndReason::SandboxLost | EndReason::StartFailed => 1011,
         EndReason::IdleTimeout | EndReason::DetachTimeout => 4008,
         EndReason::MaxDuration => 4009,
@@ -135,6 +135,7 @@ pub fn farewell(reason: EndReason) -> &'static str {
         EndReason::SandboxLost => "The session ended unexpectedly.",
         EndReason::StartFailed => "The terminal could not be started. Please try again shortly.",
         EndReason::Shutdown => "The service is restarting. Please try again in a moment.",
+        EndReason::HandedOver => "The service is restarting. You will be back in a moment.",
     }
 }
 

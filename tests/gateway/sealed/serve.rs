@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -14,6 +18,8 @@ use crate::harness::{Client, PATIENCE, agent, connect_to};
 /// A gateway in a process of its own.
 pub struct Served {
     child: Child,
+    /// How often it has panicked.
+    pub panics: Arc<AtomicUsize>,
     pub address: SocketAddr,
     pub namespace: Namespace,
 }
@@ -33,6 +39,8 @@ pub fn belljar(namespace: &Namespace, settings: &[(&str, &str)]) -> Command {
         .env("BELLJAR_AGENT", agent())
         .env("BELLJAR_RUN_DIR", run_dir)
         .env("BELLJAR_DOCKER__NAMESPACE", &namespace.name)
+        // Tests count sandboxes.
+        .env("BELLJAR_TEMPLATES__BASE__POOL", "0")
         .envs(settings.iter().copied())
         .kill_on_drop(true);
     command
@@ -62,31 +70,58 @@ impl Served {
         };
         let address = timeout(PATIENCE, serving).await.expect("it serves in time");
         // It goes on logging.
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counted = panics.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                let panicked = usize::from(line.contains("panicked at"));
+                counted.fetch_add(panicked, Ordering::Relaxed);
+            }
+        });
         Self {
             child,
+            panics,
             address,
             namespace,
         }
     }
 
+    /// Connect with the `belljar.v1` subprotocol.
+    pub async fn connect(&self, path: &str) -> Client {
+        let protocol = ("sec-websocket-protocol", "belljar.v1");
+        let connected = connect_to(self.address, path, &[protocol]).await;
+        connected.expect("the upgrade is accepted")
+    }
+
     /// A visitor at a prompt.
     pub async fn visit(&self) -> Client {
-        let protocol = ("sec-websocket-protocol", "belljar.v1");
-        let connected = connect_to(self.address, &format!("/ws?{WIDE}"), &[protocol]).await;
-        let mut client = connected.expect("the upgrade is accepted");
+        let mut client = self.connect(&format!("/ws?{WIDE}")).await;
         client.ready().await;
         client.until("$ ").await;
         client
     }
 
+    /// A visitor who comes back, having seen everything before `from`.
+    pub async fn resume(&self, session: &str, token: &str, from: u64) -> Client {
+        let mut client = self
+            .connect(&format!("/sessions/{session}/ws?{WIDE}"))
+            .await;
+        let attach = json!({"type": "attach", "token": token, "from": from});
+        client.send(attach).await;
+        client
+    }
+
     /// `GET /health`: the whole answer.
     pub async fn health(&self) -> String {
+        self.get("/health").await
+    }
+
+    /// The answer to a `GET`, head and body.
+    pub async fn get(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let exchange = async {
             let mut stream = TcpStream::connect(self.address).await?;
-            stream
-                .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                .await?;
+            stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
             Ok::<_, std::io::Error>(answer)
@@ -110,18 +145,27 @@ impl Served {
         self.namespace
     }
 
-    /// As `systemctl stop`; checks that it leaves nothing behind.
+    /// As `systemctl restart`, up to where the next gateway starts: live sessions are left to it.
+    pub async fn hand_over(mut self) -> Namespace {
+        self.signalled(Signal::TERM).await;
+        self.namespace
+    }
+
+    /// As Ctrl-C; checks that it leaves nothing behind.
     pub async fn stop(mut self) {
+        self.signalled(Signal::INT).await;
+        self.namespace.assert_empty().await;
+    }
+
+    async fn signalled(&mut self, signal: Signal) {
         let pid = self
             .child
             .id()
-            .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-        let pid = pid.expect("it runs");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        kill_process(pid.expect("it runs"), signal).expect("it is ours");
         let ended = timeout(PATIENCE, self.child.wait())
             .await
             .expect("it goes away in time");
         assert!(ended.expect("it ends").success());
-        self.namespace.assert_empty().await;
     }
 }

@@ -1,0 +1,219 @@
+//! Sandboxes started ahead, so that a visitor is at a prompt in milliseconds. They take places like all
+//! others, and give them up to a visitor who finds none.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use belljar_link::client::{Link, LinkError, Output};
+use belljar_link::message::Attach;
+use futures::future::join_all;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED};
+use crate::config::Config;
+
+/// A member older than this is replaced: nothing that runs is left to grow stale for ever.
+const OLDEST: Duration = Duration::from_secs(3600);
+
+/// A member whose gateway forgets it ends by itself after this.
+const LIFETIME: Duration = OLDEST.saturating_add(Duration::from_secs(300));
+
+/// How often members are asked whether they are there.
+const WEED_EVERY: Duration = Duration::from_secs(15);
+
+/// How long a start ahead gives way to visitors' own. Longer, and under a steady crowd nobody would
+/// ever find the pool full.
+const GIVE_WAY: Duration = Duration::from_secs(5);
+
+/// Pause after a start that failed; doubled up to the second each time.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long a shell may take to its prompt, and how long it must then be silent. One that prints
+/// nothing is handed out all the same.
+const PROMPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(100));
+
+#[derive(Debug)]
+struct Member {
+    sandbox: Sandbox,
+    since: Instant,
+}
+
+/// Members by template, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    members: Mutex<HashMap<String, VecDeque<Member>>>,
+    /// Rung when there is one less.
+    taken: Notify,
+}
+
+impl Pool {
+    fn members(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Member>>> {
+        // No code that could panic runs under the lock.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.members().values().map(VecDeque::len).sum()
+    }
+
+    /// A member of a template's pool.
+    pub(super) fn take(&self, template: &str) -> Option<Sandbox> {
+        let mut members = self.members();
+        let pool = members.get_mut(template)?;
+        while let Some(member) = pool.pop_front() {
+            self.taken.notify_one();
+            if !member.sandbox.link.is_closed() {
+                return Some(member.sandbox);
+            }
+        }
+        None
+    }
+
+    /// A member of the fullest pool, whose place is needed.
+    pub(super) fn give_up_one(&self) -> Option<Sandbox> {
+        let mut members = self.members();
+        let fullest = members.values_mut().max_by_key(|pool| pool.len())?;
+        Some(fullest.pop_front()?.sandbox)
+    }
+
+    fn put(&self, template: &str, sandbox: Sandbox) {
+        let since = Instant::now();
+        let mut members = self.members();
+        let pool = members.entry(template.to_owned()).or_default();
+        pool.push_back(Member { sandbox, since });
+    }
+
+    /// A template whose pool is not full; the emptiest.
+    fn wanting<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        let members = self.members();
+        let lacks = config.templates.iter().filter_map(|(name, template)| {
+            let has = members.get(name).map_or(0, VecDeque::len);
+            (has < template.pool).then_some((has, name.as_str()))
+        });
+        lacks.min().map(|(_, name)| name)
+    }
+
+    /// Give up members that have ended, do not answer, or are too old.
+    async fn weed(&self) {
+        let links: Vec<(SandboxId, Arc<Link>)> = {
+            let members = self.members();
+            let fit = |member: &&Member| member.since.elapsed() < OLDEST;
+            let fit = members.values().flatten().filter(fit);
+            fit.map(|m| (m.sandbox.id().clone(), m.sandbox.link.clone()))
+                .collect()
+        };
+        let begun = Instant::now();
+        let answers = join_all(
+            links
+                .into_iter()
+                .map(|(id, link)| async move { link.ping().await.is_ok().then_some(id) }),
+        );
+        let alive: Vec<SandboxId> = answers.await.into_iter().flatten().collect();
+        for pool in self.members().values_mut() {
+            pool.retain(|m| m.since >= begun || alive.contains(m.sandbox.id()));
+        }
+    }
+}
+
+/// Keep every pool full until `stop`, one start at a time, and then give the members up.
+pub(super) async fn keep_full(sandboxes: &Sandboxes, config: &Config, stop: &CancellationToken) {
+    let pool = &sandboxes.pool;
+    if config.templates.values().all(|template| template.pool == 0) {
+        return;
+    }
+    let fill = async {
+        sandboxes.usable().await;
+        let mut pause = RETRY.0;
+        loop {
+            let Some(name) = pool.wanting(config) else {
+                pool.taken.notified().await;
+                continue;
+            };
+            let Err(why) = add(sandboxes, config, name).await else {
+                pause = RETRY.0;
+                continue;
+            };
+            if let Some(error) = why {
+                tracing::warn!(%error, remedy = error.remedy(), "no sandbox was started ahead");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    };
+    let weed = async {
+        loop {
+            sleep(WEED_EVERY).await;
+            pool.weed().await;
+            pool.taken.notify_one();
+        }
+    };
+    tokio::select! {
+        never = fill => never,
+        never = weed => never,
+        () = stop.cancelled() => {}
+    }
+    pool.members().clear();
+}
+
+/// Start one member. `Err(None)` is no error: there is no place.
+async fn add(
+    sandboxes: &Sandboxes,
+    config: &Config,
+    name: &str,
+) -> Result<(), Option<LaunchError>> {
+    let _ = timeout(GIVE_WAY, sandboxes.nobody_starts()).await;
+    let slot = sandboxes
+        .registry
+        .reserve(SandboxId::random())
+        .map_err(|_| None)?;
+    let template = config.template(name).cloned().unwrap_or_default();
+    let spec = SandboxSpec {
+        id: slot.id().clone(),
+        template_name: name.to_owned(),
+        template,
+        env: BTreeMap::new(),
+        session: "pool".into(),
+        owner: "pool".into(),
+        expires_at: SystemTime::now() + LIFETIME,
+        deadline: LIFETIME,
+        unlinked: UNLINKED,
+    };
+    let sandbox = sandboxes
+        .start_one(slot, spec, MainTerminal::default())
+        .await?;
+    // A shell that is slow or silent is no failure.
+    let _ = timeout(PROMPT.0, at_prompt(&sandbox)).await;
+    sandboxes.pool.put(name, sandbox);
+    Ok(())
+}
+
+/// Wait until the shell has said something and fallen silent.
+async fn at_prompt(sandbox: &Sandbox) -> Result<(), LinkError> {
+    let watch = Attach {
+        terminal: sandbox.terminal,
+        from: None,
+        window: None,
+        hold_ms: 0,
+    };
+    let (_, mut output, _control) = sandbox.link.attach(watch).await?;
+    let mut spoken = false;
+    loop {
+        let silence = async {
+            if !spoken {
+                pending::<()>().await;
+            }
+            sleep(PROMPT.1).await;
+        };
+        tokio::select! {
+            next = output.next() => match next {
+                Some(next) => spoken |= matches!(next?, Output::Bytes(_)),
+                None => return Err(LinkError::Closed),
+            },
+            () = silence => return Ok(()),
+        }
+    }
+}
