@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Launcher, Sandboxes};
 use crate::session::Sessions;
@@ -64,14 +64,14 @@ impl Gateway {
     /// Wire a gateway together. It begins to look after the engine at once; visitors come with
     /// [`Gateway::serve`].
     pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
-        let config = Arc::new(config);
+        let config = Arc::new(Live::new(config));
         let metrics = Arc::new(Metrics::default());
-        let limiter = Arc::new(Limiter::new(&config.limits));
+        let limiter = Arc::new(Limiter::new(config.clone()));
         let (sessions_tasks, keepers) = (TaskTracker::new(), TaskTracker::new());
         let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
         let sandboxes = Arc::new(Sandboxes::new(
             launcher,
-            &config,
+            config.clone(),
             metrics.clone(),
             &keepers,
             &keepers_stop,
@@ -120,7 +120,8 @@ impl Gateway {
     /// session ends and says so; every sandbox is removed. Bounded.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = web::router(self.app.clone());
-        let connections = Arc::new(Semaphore::new(self.app.config.limits.max_connections));
+        let max = self.app.config.get().limits.max_connections;
+        let connections = Arc::new(Semaphore::new(max));
         tokio::pin!(shutdown);
         loop {
             // A place first: when there is none, new connections wait in the kernel's backlog.

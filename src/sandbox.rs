@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
 
-use crate::config::{Config, LauncherKind};
+use crate::config::{Config, LauncherKind, Live};
 use crate::telemetry::Metrics;
 
 pub mod launcher;
@@ -88,6 +89,7 @@ impl Sandbox {
 /// All sandboxes of this gateway, and the engine behind them.
 pub struct Sandboxes {
     launcher: Arc<dyn Launcher>,
+    config: Arc<Live>,
     registry: Arc<Registry>,
     engine: watch::Receiver<EngineState>,
     metrics: Arc<Metrics>,
@@ -117,12 +119,12 @@ impl Sandboxes {
     /// `stop`; the reaper first removes every sandbox that is no longer wanted.
     pub fn new(
         launcher: Arc<dyn Launcher>,
-        config: &Config,
+        config: Arc<Live>,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let registry = Arc::new(Registry::new(config.limits.max_sandboxes));
+        let registry = Arc::new(Registry::default());
         let (state, engine) = watch::channel(EngineState::Starting);
         tasks.spawn(engine::watch_over(
             launcher.clone(),
@@ -139,8 +141,9 @@ impl Sandboxes {
             stop.clone(),
         ));
         Self {
-            sealed: launcher.must_be_proved() && config.docker.require_gvisor,
+            sealed: launcher.must_be_proved() && config.get().docker.require_gvisor,
             launcher,
+            config,
             registry,
             engine,
             metrics,
@@ -173,7 +176,8 @@ impl Sandboxes {
 
     /// Take one of the places for sandboxes. Check and reservation are one step.
     pub fn reserve(&self) -> Result<Slot, AtCapacity> {
-        self.registry.reserve(SandboxId::random())
+        let max = self.config.get().limits.max_sandboxes;
+        self.registry.reserve(SandboxId::random(), max)
     }
 
     /// Start a sandbox in a reserved place and take up the link to its agent. Nothing is started
@@ -213,6 +217,8 @@ impl Sandboxes {
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
     let gateway = concat!("belljar ", env!("CARGO_PKG_VERSION"));
-    let link = Link::establish(io, gateway).await?;
+    let link = Link::establish(io, gateway)
+        .instrument(info_span!("hello"))
+        .await?;
     Ok(link)
 }

@@ -17,12 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use tracing::field::Empty;
 
-use crate::config::Config;
+use crate::config::Live;
 use crate::limit::{self, Client, Limiter};
 use crate::sandbox::{AtCapacity, EngineState, SandboxSpec, Sandboxes};
 use crate::secret::{Token, TokenHash, random_hex};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TraceParent};
 
 mod deadline;
 
@@ -175,6 +177,8 @@ pub struct Create {
     pub init: Vec<String>,
     /// Shorter than the template's maximum duration, if present.
     pub max_duration: Option<Duration>,
+    /// The trace that it is a part of, if present.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why a session was not created.
@@ -404,7 +408,7 @@ impl Session {
 /// All sessions of a gateway.
 #[derive(Debug)]
 pub struct Sessions {
-    config: Arc<Config>,
+    config: Arc<Live>,
     sandboxes: Arc<Sandboxes>,
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
@@ -416,7 +420,7 @@ pub struct Sessions {
 impl Sessions {
     /// No sessions yet. Their tasks will run in `tasks` until they end or `stop`.
     pub fn new(
-        config: Arc<Config>,
+        config: Arc<Live>,
         sandboxes: Arc<Sandboxes>,
         limiter: Arc<Limiter>,
         metrics: Arc<Metrics>,
@@ -439,15 +443,12 @@ impl Sessions {
         if self.stop.is_cancelled() {
             return Err(CreateError::ShuttingDown);
         }
-        let name = create
-            .template
-            .as_ref()
-            .unwrap_or(&self.config.default_template);
-        let template = self
-            .config
+        let config = self.config.get();
+        let name = create.template.as_ref().unwrap_or(&config.default_template);
+        let template = config
             .template(name)
             .ok_or_else(|| CreateError::NoTemplate(name.clone()))?;
-        let limits = &self.config.limits;
+        let limits = &config.limits;
         let longest = template.max_duration.unwrap_or(limits.max_duration);
         let max_duration = create.max_duration.unwrap_or(longest);
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
@@ -459,7 +460,7 @@ impl Sessions {
             return Err(CreateError::Unavailable(reason));
         }
         let permit = self.limiter.admit(create.client, Instant::now())?;
-        let slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
+        let mut slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
 
         let token = Token::random();
         let (commands, receiver) = mpsc::channel(COMMANDS);
@@ -478,6 +479,19 @@ impl Sessions {
             state: watched,
         });
         self.store.insert(session.clone());
+        let span = tracing::info_span!(
+            "session",
+            session = %session.id,
+            sandbox = %slot.id(),
+            client = %create.client,
+            template = name,
+            reason = Empty,
+            otel.kind = "server",
+        );
+        if let Some(trace) = create.trace {
+            trace.adopt(&span);
+        }
+        slot.belongs_to(span.clone());
         let spec = SandboxSpec {
             id: slot.id().clone(),
             template_name: name.clone(),
@@ -505,8 +519,8 @@ impl Sessions {
             commands: receiver,
             stop: self.stop.clone(),
         };
-        self.tasks
-            .spawn(lease.run(slot, spec, create.size, create.init));
+        let lease = lease.run(slot, spec, create.size, create.init);
+        self.tasks.spawn(lease.instrument(span));
         Ok((session, token))
     }
 

@@ -25,6 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
+use tracing::{Instrument, info_span, instrument};
 
 use super::launcher::Transport;
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
@@ -325,6 +326,7 @@ impl DockerLauncher {
         }
     }
 
+    #[instrument(skip_all)]
     async fn create(
         &self,
         engine: &Docker,
@@ -343,6 +345,7 @@ impl DockerLauncher {
         }
     }
 
+    #[instrument(skip_all)]
     async fn start_container(&self, engine: &Docker, id: &SandboxId) -> Result<(), LaunchError> {
         let name = self.container_name(id);
         engine
@@ -370,7 +373,8 @@ impl DockerLauncher {
         let accept = async {
             let (socket, _) = listener.accept().await?;
             QuietSocket::new(socket.into_std()?)
-        };
+        }
+        .instrument(info_span!("dial"));
         tokio::select! {
             accepted = timeout(DIAL_DEADLINE, accept) => match accepted {
                 Ok(Ok(socket)) => Ok(socket),
@@ -462,7 +466,7 @@ impl Launcher for DockerLauncher {
                 }
                 Err(LaunchError::NoLink(cause)) if known.is_none() => {
                     tracing::info!(
-                        cause,
+                        error = cause,
                         "no link over a socket (it needs runsc's --host-uds=open); trying attach"
                     );
                     self.remove(&spec.id).await?;

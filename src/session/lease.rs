@@ -9,12 +9,13 @@ use belljar_link::message::{Attach, OpenTerminal, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::deadline::{Deadlines, Due};
 use super::{AttachRequest, Command, EndReason, Ending, Notice, Presence, Session, State, Viewer};
 use crate::limit::Permit;
 use crate::sandbox::{Death, LaunchError, Sandbox, SandboxSpec, Sandboxes, Slot};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, note_error};
 
 /// How long an agent may take to read a viewer's size. One that its visitor has stopped reads
 /// nothing, and must not hold up the session's clocks.
@@ -60,7 +61,9 @@ impl Lease {
         let (sandbox_id, template) = (spec.id.clone(), spec.template_name.clone());
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, "session begins");
         self.metrics.session_state(None, Some("starting"));
-        let ending = match self.start(slot, spec, size, init).await {
+        let starting = tracing::info_span!("start");
+        let started = self.start(slot, spec, size, init).instrument(starting);
+        let ending = match started.await {
             Ok((sandbox, terminal)) => self.live(&sandbox, terminal).await,
             Err(error) => {
                 tracing::error!(
@@ -77,7 +80,9 @@ impl Lease {
         let reason = ending.reason.name();
         let before = self.state.borrow().name();
         self.metrics.session_state(Some(before), None);
-        self.metrics.session_ended(reason);
+        let lasted = self.session.created_at.elapsed().unwrap_or_default();
+        self.metrics.session_ended(reason, lasted);
+        Span::current().record("reason", reason);
         self.state.send_replace(State::Ended(ending));
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, reason, "session ended");
     }
@@ -93,7 +98,8 @@ impl Lease {
     ) -> Result<(Sandbox, u32), LaunchError> {
         let template = spec.template.clone();
         let env = spec.env.clone();
-        let sandbox = self.sandboxes.start(slot, spec).await?;
+        let sandbox = self.sandboxes.start(slot, spec).await;
+        let sandbox = sandbox.inspect_err(note_error)?;
         let init: Vec<String> = template.init.iter().cloned().chain(init).collect();
         let open = OpenTerminal {
             command: with_init(&template.command, &init),
@@ -101,7 +107,8 @@ impl Lease {
             cwd: None,
             size,
         };
-        let terminal = sandbox.link.open_terminal(open).await?;
+        let terminal = sandbox.link.open_terminal(open).await;
+        let terminal = terminal.inspect_err(note_error)?;
         Ok((sandbox, terminal))
     }
 
@@ -116,15 +123,16 @@ impl Lease {
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
         let mut current: Option<Current> = None;
-        let silent = silent(&sandbox.link);
+        let silent = silent(&sandbox.link, &self.metrics);
         tokio::pin!(silent);
         loop {
             let wake = self.deadlines.next(self.session.activity.last());
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Attach(request, reply)) if !reply.is_closed() => {
-                        let attached = self.attach(sandbox, terminal, request).await;
-                        match attached {
+                        let span = tracing::info_span!("attach");
+                        let attached = self.attach(sandbox, terminal, request);
+                        match attached.instrument(span).await {
                             Ok((viewer, new)) => {
                                 if let Some(old) = current.replace(new) {
                                     // A full queue means that it is not listening anyway.
@@ -153,12 +161,14 @@ impl Lease {
                     self.set_state(State::Detached);
                 }
                 () = sandbox.link.closed() => {
+                    self.metrics.link_lost("closed");
                     return match self.sandboxes.post_mortem(sandbox.id()).await {
                         Death::OutOfMemory => EndReason::OutOfMemory,
                         Death::Unknown => EndReason::SandboxLost,
                     }.into();
                 }
                 () = &mut silent => {
+                    self.metrics.link_lost("silent");
                     tracing::warn!(
                         session = %self.session.id, sandbox = %sandbox.id(),
                         "the agent does not answer any more: stopped by its visitor, or gVisor has locked itself up"
@@ -197,7 +207,7 @@ impl Lease {
             hold_ms: u64::try_from(self.hold.as_millis()).unwrap_or(u64::MAX),
         };
         let (attached, input) = tokio::join!(link.attach(attach), link.input(terminal));
-        let (mut attached, output, mut control) = attached?;
+        let (mut attached, output, mut control) = attached.inspect_err(note_error)?;
         if let Some(size) = request.size {
             attached.size = size.clamped();
             let resize = control.send(TerminalCommand::Resize(attached.size));
@@ -220,13 +230,18 @@ impl Lease {
 }
 
 /// Resolves when the agent has not answered for too long. A link that ends is another matter.
-async fn silent(link: &Link) {
+async fn silent(link: &Link, metrics: &Metrics) {
     let mut missed = 0;
     while missed < PULSE.1 {
         sleep(PULSE.0).await;
+        let asked = Instant::now();
         match link.ping().await {
             Err(LinkError::Deadline) => missed += 1,
-            _ => missed = 0,
+            Err(_) => missed = 0,
+            Ok(()) => {
+                metrics.link_round_trip(asked.elapsed());
+                missed = 0;
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::App;
 use crate::sandbox::EngineState;
+use crate::telemetry::Now;
 
 /// Field order is part of the form that monitors know.
 #[derive(Debug, Serialize)]
@@ -58,7 +59,7 @@ fn uptime(elapsed: std::time::Duration) -> String {
 /// `GET /status`, for toolkata's pages: whether a visitor would get a terminal now.
 pub(super) async fn status(State(app): State<App>) -> Response {
     let engine = app.sandboxes.engine();
-    let (held, max) = (app.sandboxes.count(), app.config.limits.max_sandboxes);
+    let (held, max) = (app.sandboxes.count(), app.config.get().limits.max_sandboxes);
     let reason = match unusable(&engine) {
         // The cause is for operators; they read /health.
         Some(_) => Some("Terminals cannot be started right now."),
@@ -76,7 +77,11 @@ pub(super) async fn status(State(app): State<App>) -> Response {
 
 /// `GET /metrics` in Prometheus' text form.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    let text = app.metrics.render(app.sandboxes.count());
+    let text = app.metrics.render(Now {
+        sandboxes: app.sandboxes.count(),
+        max_sandboxes: app.config.get().limits.max_sandboxes,
+        engine_ready: app.sandboxes.engine() == EngineState::Ready,
+    });
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, form)], text).into_response()
 }
