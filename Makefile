@@ -143,3 +143,5 @@ test-scripts:
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck deploy/*.sh docker/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
+	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \
+	else echo 'promtool is not installed: skipped'; fi

@@ -4,10 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use listenfd::ListenFd;
 
 use crate::config::{Config, ConfigError};
 
 mod serve;
+
+mod reload;
+
+mod control;
 
 mod doctor;
 
@@ -25,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Serve visitors.
     Serve(Settings),
+    /// Let the running gateway read its configuration anew, without ending a session.
+    Reload(Settings),
     /// Check this machine and prove the seal, with advice for whatever is wrong.
     Doctor(Settings),
     /// Open a terminal of a gateway in this one.
@@ -58,13 +65,15 @@ impl Settings {
     }
 }
 
-/// Run the command; returns the process's exit code.
-pub async fn run(cli: Cli) -> ExitCode {
+/// Run the command; returns the process's exit code. `sockets` are those that a service manager has
+/// handed over.
+pub async fn run(cli: Cli, sockets: ListenFd) -> ExitCode {
     match cli.command {
-        Command::Serve(settings) => match settings.load() {
-            Ok(config) => serve::run(config).await,
-            Err(error) => complain(&error.to_string()),
+        Command::Serve(settings) => match serve::run(settings, sockets).await {
+            Ok(code) => code,
+            Err(error) => complain(&error),
         },
+        Command::Reload(settings) => reload::run(&settings).await,
         Command::Doctor(settings) => match settings.load() {
             Ok(config) => doctor::run(&config).await,
             Err(error) => complain(&error.to_string()),

@@ -14,12 +14,16 @@ use ipnet::IpNet;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use tracing_subscriber::EnvFilter;
 
 mod layers;
+
+mod live;
 
 mod template;
 
 pub use layers::Source;
+pub use live::{Change, Live};
 pub use template::Template;
 
 /// Where the configuration file is looked for if none is named.
@@ -48,6 +52,8 @@ pub struct Config {
     pub default_template: String,
     /// Logging.
     pub log: Log,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// Limits on visitors and sessions.
     pub limits: Limits,
     /// The Docker (or Podman) engine.
@@ -84,6 +90,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Telemetry {
+    /// An OpenTelemetry collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`; nothing is
+    /// traced if absent.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Limits on visitors and sessions. A template may shorten the three durations, not lengthen them.
@@ -140,6 +155,7 @@ impl Default for Config {
             run_dir: default_run_dir(),
             default_template: "base".into(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
             limits: Limits::default(),
             docker: Docker::default(),
             templates: BTreeMap::new(),
@@ -241,13 +257,19 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration is not valid:")?;
         for problem in &self.problems {
-            write!(f, "\n  {}", problem.key)?;
-            if let Some(source) = &problem.source {
-                write!(f, " ({source})")?;
-            }
-            write!(f, ": {}", problem.message)?;
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(source) = &self.source {
+            write!(f, " ({source})")?;
+        }
+        write!(f, ": {}", self.message)
     }
 }
 
@@ -290,6 +312,23 @@ impl Config {
         }
     }
 
+    /// The same, for a gateway that was given a socket which listens on `address`. What is allowed
+    /// depends on who can reach it.
+    pub fn listening_on(mut self, address: SocketAddr) -> Result<Self, ConfigError> {
+        self.listen = address;
+        let problem = |(key, message)| Problem {
+            key,
+            source: None,
+            message,
+        };
+        let problems: Vec<_> = self.check().into_iter().map(problem).collect();
+        if problems.is_empty() {
+            Ok(self)
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+
     /// The template of that name.
     pub fn template(&self, name: &str) -> Option<&Template> {
         self.templates.get(name)
@@ -325,6 +364,18 @@ impl Config {
                 &format!("{origin:?} is not an origin such as https://tutorials.example.com"),
             );
         }
+        if let Err(error) = EnvFilter::try_new(&self.log.filter) {
+            check("log.filter", false, &error.to_string());
+        }
+        check(
+            "telemetry.otlp_endpoint",
+            self.telemetry
+                .otlp_endpoint
+                .as_deref()
+                .is_none_or(is_plain_http),
+            "must be http://host:port; a collector that speaks TLS is reached through one beside \
+             the gateway",
+        );
         check(
             "default_template",
             self.templates.contains_key(&self.default_template),
@@ -430,6 +481,15 @@ impl Limits {
             .map(|(key, message)| (format!("limits.{key}"), message))
             .collect()
     }
+}
+
+/// `http://host:port`, with a path at most.
+fn is_plain_http(url: &str) -> bool {
+    url.parse::<hyper::Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.query().is_none()
+            && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
+    })
 }
 
 /// A TOML array, or one string with commas (which is what a variable can hold).

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Launcher, Sandboxes};
 use crate::session::{Leave, Sessions};
@@ -64,13 +64,19 @@ impl Gateway {
     /// Wire a gateway together, take back what an earlier one left and begin to look after the
     /// engine. Visitors come with [`Gateway::serve`].
     pub async fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
-        let config = Arc::new(config);
+        let config = Arc::new(Live::new(config));
         let metrics = Arc::new(Metrics::default());
-        let limiter = Arc::new(Limiter::new(&config.limits));
+        let limiter = Arc::new(Limiter::new(config.clone()));
         let (sessions_tasks, keepers) = (TaskTracker::new(), TaskTracker::new());
         let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
-        let (sandboxes, kept) =
-            Sandboxes::new(launcher, &config, metrics.clone(), &keepers, &keepers_stop).await;
+        let (sandboxes, kept) = Sandboxes::new(
+            launcher,
+            config.clone(),
+            metrics.clone(),
+            &keepers,
+            &keepers_stop,
+        )
+        .await;
         let sandboxes = Arc::new(sandboxes);
         let sessions = Arc::new(Sessions::new(
             config.clone(),
@@ -81,9 +87,8 @@ impl Gateway {
         ));
         sessions.adopt(kept);
         sessions_tasks.spawn({
-            let (sandboxes, config) = (sandboxes.clone(), config.clone());
-            let stop = sessions_stop.clone();
-            async move { sandboxes.keep_pools_full(&config, &stop).await }
+            let (sandboxes, stop) = (sandboxes.clone(), sessions_stop.clone());
+            async move { sandboxes.keep_pools_full(&stop).await }
         });
         keepers.spawn(prune(
             limiter.clone(),
@@ -122,7 +127,8 @@ impl Gateway {
     /// removed. Bounded.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = Leave>) {
         let router = web::router(self.app.clone());
-        let connections = Arc::new(Semaphore::new(self.app.config.limits.max_connections));
+        let max = self.app.config.get().limits.max_connections;
+        let connections = Arc::new(Semaphore::new(max));
         tokio::pin!(shutdown);
         let leave = loop {
             // A place first: when there is none, new connections wait in the kernel's backlog.

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ pub mod client_ip;
 
 pub use client_ip::Client;
 
-use crate::config::Limits;
+use crate::config::Live;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -81,22 +82,37 @@ impl Record {
 /// Every client's record.
 #[derive(Debug)]
 pub struct Limiter {
-    concurrent: u32,
-    hourly: usize,
+    config: Arc<Live>,
     records: Mutex<HashMap<Client, Record>>,
-    commands: DefaultKeyedRateLimiter<Client>,
+    commands: ArcSwap<Commands>,
     clock: DefaultClock,
 }
 
-impl Limiter {
-    /// A limiter for these limits.
-    pub fn new(limits: &Limits) -> Self {
-        let commands = NonZeroU32::new(limits.commands_per_minute).unwrap_or(NonZeroU32::MIN);
+/// What every client has left of its commands, for one setting of the limit.
+#[derive(Debug)]
+struct Commands {
+    per_minute: u32,
+    left: DefaultKeyedRateLimiter<Client>,
+}
+
+impl Commands {
+    fn new(per_minute: u32) -> Self {
+        let quota = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
         Self {
-            concurrent: limits.concurrent_sessions,
-            hourly: limits.sessions_per_hour as usize,
+            per_minute,
+            left: RateLimiter::keyed(Quota::per_minute(quota)),
+        }
+    }
+}
+
+impl Limiter {
+    /// A limiter for the limits in force.
+    pub fn new(config: Arc<Live>) -> Self {
+        let commands = Commands::new(config.get().limits.commands_per_minute);
+        Self {
+            config,
             records: Mutex::default(),
-            commands: RateLimiter::keyed(Quota::per_minute(commands)),
+            commands: ArcSwap::from_pointee(commands),
             clock: DefaultClock::default(),
         }
     }
@@ -108,21 +124,26 @@ impl Limiter {
 
     /// Admit a client to one more session, or say why not.
     pub fn admit(self: &Arc<Self>, client: Client, now: Instant) -> Result<Permit, Refusal> {
+        let config = self.config.get();
+        let concurrent = config.limits.concurrent_sessions;
+        let hourly = config.limits.sessions_per_hour as usize;
         let mut records = self.records();
         if records.len() >= MAX_CLIENTS && !records.contains_key(&client) {
             return Err(Refusal::Hourly { retry_after: HOUR });
         }
         let record = records.entry(client).or_default();
         record.forget_old(now);
-        if record.held >= self.concurrent {
+        if record.held >= concurrent {
             return Err(Refusal::Concurrent {
                 retry_after: CONCURRENT_RETRY,
             });
         }
-        if record.starts.len() >= self.hourly {
-            let oldest = record.starts.front().copied().unwrap_or(now);
+        if let Some(over) = record.starts.len().checked_sub(hourly) {
+            // The last of those that must be an hour old first: more than one, if the limit was
+            // lowered.
+            let last = record.starts.get(over).copied().unwrap_or(now);
             return Err(Refusal::Hourly {
-                retry_after: (oldest + HOUR).saturating_duration_since(now),
+                retry_after: (last + HOUR).saturating_duration_since(now),
             });
         }
         record.held += 1;
@@ -153,9 +174,22 @@ impl Limiter {
 
     /// A client submits a command: now, or after a wait.
     pub fn submit(&self, client: Client) -> Result<(), Duration> {
-        self.commands
+        self.commands()
+            .left
             .check_key(&client)
             .map_err(|until| until.wait_time_from(self.clock.now()))
+    }
+
+    fn commands(&self) -> Arc<Commands> {
+        let per_minute = self.config.get().limits.commands_per_minute;
+        let commands = self.commands.load_full();
+        if commands.per_minute == per_minute {
+            return commands;
+        }
+        // A quota cannot be changed under way: everyone begins anew with the new one.
+        let commands = Arc::new(Commands::new(per_minute));
+        self.commands.store(commands.clone());
+        commands
     }
 
     /// Forget clients that left no trace within the hour. Call now and then.
@@ -164,8 +198,9 @@ impl Limiter {
             record.forget_old(now);
             !record.is_blank()
         });
-        self.commands.retain_recent();
-        self.commands.shrink_to_fit();
+        let commands = self.commands();
+        commands.left.retain_recent();
+        commands.left.shrink_to_fit();
     }
 
     /// Sessions held by all clients.
@@ -211,9 +246,10 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn limiter() -> Arc<Limiter> {
-        Arc::new(Limiter::new(&Limits::default()))
+        Arc::new(Limiter::new(Arc::new(Live::new(Config::defaults()))))
     }
 
     fn client(last: u8) -> Client {
@@ -307,6 +343,31 @@ mod tests {
         drop(held);
         limiter.prune(now + HOUR);
         assert!(limiter.records().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_that_are_lowered_hold_for_the_next_session_and_command() {
+        let limiter = limiter();
+        let begun = Instant::now();
+        for minute in 0..4 {
+            let at = begun + Duration::from_secs(60 * minute);
+            drop(limiter.admit(client(1), at).unwrap());
+        }
+        limiter.submit(client(1)).unwrap();
+        let mut lower = Config::defaults();
+        lower.limits.sessions_per_hour = 2;
+        lower.limits.commands_per_minute = 1;
+        limiter.config.replace(&lower);
+        let now = begun + Duration::from_secs(600);
+        assert_eq!(
+            limiter.admit(client(1), now).unwrap_err(),
+            Refusal::Hourly {
+                retry_after: Duration::from_secs(3600 + 120 - 600)
+            },
+            "until the third start is an hour old"
+        );
+        limiter.submit(client(1)).unwrap();
+        limiter.submit(client(1)).unwrap_err();
     }
 
     #[test]

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, info_span};
 
-use crate::config::{Config, LauncherKind, Template};
+use crate::config::{Config, LauncherKind, Live, Template};
 use crate::telemetry::Metrics;
 
 pub mod launcher;
@@ -43,6 +44,7 @@ pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
 pub use registry::{AtCapacity, Slot};
 
+use launcher::Transport;
 use pool::Pool;
 use registry::Registry;
 
@@ -98,6 +100,11 @@ impl Sandbox {
         self.slot.id()
     }
 
+    /// It is for this session now: its removal is a part of the span.
+    pub fn belongs_to(&mut self, session: Span) {
+        self.slot.belongs_to(session);
+    }
+
     /// Let it live on for the next gateway, which knows it by its note.
     pub fn hand_over(self) {
         self.slot.hand_over();
@@ -116,6 +123,7 @@ pub struct MainTerminal {
 /// All sandboxes of this gateway, and the engine behind them.
 pub struct Sandboxes {
     launcher: Arc<dyn Launcher>,
+    config: Arc<Live>,
     registry: Arc<Registry>,
     pool: Pool,
     /// Visitors whose sandboxes are being started.
@@ -149,12 +157,12 @@ impl Sandboxes {
     /// a place that is dropped is removed.
     pub async fn new(
         launcher: Arc<dyn Launcher>,
-        config: &Config,
+        config: Arc<Live>,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> (Self, Vec<(Slot, String)>) {
-        let registry = Arc::new(Registry::new(config.limits.max_sandboxes));
+        let registry = Arc::new(Registry::default());
         // Before the reaper looks for orphans.
         let kept = kept(&*launcher, &registry).await;
         let (state, engine) = watch::channel(EngineState::Starting);
@@ -173,8 +181,9 @@ impl Sandboxes {
             stop.clone(),
         ));
         let sandboxes = Self {
-            sealed: launcher.must_be_proved() && config.docker.require_gvisor,
+            sealed: launcher.must_be_proved() && config.get().docker.require_gvisor,
             launcher,
+            config,
             registry,
             pool: Pool::default(),
             starting: watch::Sender::new(0),
@@ -185,8 +194,8 @@ impl Sandboxes {
     }
 
     /// Keep every template's pool full until `stop`, then give its members up.
-    pub async fn keep_pools_full(&self, config: &Config, stop: &CancellationToken) {
-        pool::keep_full(self, config, stop).await;
+    pub async fn keep_pools_full(&self, stop: &CancellationToken) {
+        pool::keep_full(self, stop).await;
     }
 
     /// How many sandboxes exist, those being started or removed included.
@@ -234,14 +243,15 @@ impl Sandboxes {
     }
 
     /// A sandbox of this template that was started ahead, at its prompt.
-    pub fn claim(&self, template: &str) -> Option<Sandbox> {
-        self.pool.take(template)
+    pub fn claim(&self, name: &str, template: &Template) -> Option<Sandbox> {
+        self.pool.take(name, template)
     }
 
     /// Take one of the places for sandboxes. Check and reservation are one step. A visitor comes
     /// before what was started ahead for others.
     pub fn reserve(&self) -> Result<Slot, AtCapacity> {
-        let full = match self.registry.reserve(SandboxId::random()) {
+        let max = self.config.get().limits.max_sandboxes;
+        let full = match self.registry.reserve(SandboxId::random(), max) {
             Ok(slot) => return Ok(slot),
             Err(full) => full,
         };
@@ -313,7 +323,7 @@ impl Sandboxes {
     /// Take up the link to the agent of a sandbox that an earlier gateway left.
     pub async fn relink(&self, slot: Slot, terminal: u32) -> Result<Sandbox, LaunchError> {
         let io = self.launcher.relink(slot.id()).await?;
-        let link = Link::establish(io, GATEWAY).await?;
+        let link = hello(io).await?;
         let known = |link: &Link| {
             let welcome = link.welcome();
             welcome.sandbox == slot.id().as_str()
@@ -370,7 +380,12 @@ const GATEWAY: &str = concat!("belljar ", env!("CARGO_PKG_VERSION"));
 /// Start a sandbox and say hello to its agent.
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
-    Ok(Link::establish(io, GATEWAY).await?)
+    Ok(hello(io).await?)
+}
+
+async fn hello(io: Box<dyn Transport>) -> Result<Link, LinkError> {
+    let hello = Link::establish(io, GATEWAY);
+    hello.instrument(info_span!("hello")).await
 }
 
 async fn open_main(

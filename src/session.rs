@@ -18,14 +18,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use tracing::field::Empty;
 
-use crate::config::Config;
+use crate::config::Live;
 use crate::limit::{self, Client, Limiter, Permit};
 use crate::sandbox::{
     AtCapacity, EngineState, MainTerminal, Sandbox, SandboxSpec, Sandboxes, Slot, UNLINKED,
 };
 use crate::secret::{Token, TokenHash, random_hex};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TraceParent};
 
 mod deadline;
 
@@ -190,6 +192,8 @@ pub struct Create {
     pub init: Vec<String>,
     /// Shorter than the template's maximum duration, if present.
     pub max_duration: Option<Duration>,
+    /// The trace that it is a part of, if present.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why a session was not created.
@@ -466,7 +470,7 @@ enum Place {
 /// All sessions of a gateway.
 #[derive(Debug)]
 pub struct Sessions {
-    config: Arc<Config>,
+    config: Arc<Live>,
     sandboxes: Arc<Sandboxes>,
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
@@ -478,7 +482,7 @@ pub struct Sessions {
 impl Sessions {
     /// No sessions yet. Their tasks will run in `tasks` until they end or all [`Sessions::leave`].
     pub fn new(
-        config: Arc<Config>,
+        config: Arc<Live>,
         sandboxes: Arc<Sandboxes>,
         limiter: Arc<Limiter>,
         metrics: Arc<Metrics>,
@@ -505,15 +509,12 @@ impl Sessions {
         if self.leave.borrow().is_some() {
             return Err(CreateError::ShuttingDown);
         }
-        let name = create
-            .template
-            .as_ref()
-            .unwrap_or(&self.config.default_template);
-        let template = self
-            .config
+        let config = self.config.get();
+        let name = create.template.as_ref().unwrap_or(&config.default_template);
+        let template = config
             .template(name)
             .ok_or_else(|| CreateError::NoTemplate(name.clone()))?;
-        let limits = &self.config.limits;
+        let limits = &config.limits;
         let longest = template.max_duration.unwrap_or(limits.max_duration);
         let max_duration = create.max_duration.unwrap_or(longest);
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
@@ -526,7 +527,9 @@ impl Sessions {
         }
         let permit = self.limiter.admit(create.client, Instant::now())?;
         let plain = create.env.is_empty() && create.init.is_empty();
-        let claimed = plain.then(|| self.sandboxes.claim(name)).flatten();
+        let claimed = plain
+            .then(|| self.sandboxes.claim(name, template))
+            .flatten();
         let place = match claimed {
             Some(sandbox) => Place::Warm(sandbox),
             None => Place::Cold(self.sandboxes.reserve().inspect_err(|_| permit.forgive())?),
@@ -567,7 +570,8 @@ impl Sessions {
                 Origin::Engine { slot, spec, main }
             }
         };
-        self.begin(&session, handle, permit, Some(create.size), origin);
+        let size = Some(create.size);
+        self.begin(&session, handle, permit, size, origin, create.trace);
         Ok((session, token))
     }
 
@@ -591,7 +595,7 @@ impl Sessions {
                 slot,
                 terminal: note.terminal,
             };
-            self.begin(&session, handle, permit, None, origin);
+            self.begin(&session, handle, permit, None, origin, None);
         }
     }
 
@@ -601,10 +605,24 @@ impl Sessions {
         handle: Handle,
         permit: Permit,
         size: Option<Size>,
-        origin: Origin,
+        mut origin: Origin,
+        trace: Option<TraceParent>,
     ) {
         self.store.insert(session.clone());
-        let limits = &self.config.limits;
+        let span = tracing::info_span!(
+            "session",
+            session = %session.id,
+            sandbox = %origin.sandbox(),
+            client = %session.client,
+            template = session.template,
+            reason = Empty,
+            otel.kind = "server",
+        );
+        if let Some(trace) = trace {
+            trace.adopt(&span);
+        }
+        origin.belongs_to(span.clone());
+        let limits = &self.config.get().limits;
         let lease = Lease {
             session: session.clone(),
             sandboxes: self.sandboxes.clone(),
@@ -623,7 +641,7 @@ impl Sessions {
             commands: handle.commands,
             leave: self.leave.subscribe(),
         };
-        self.tasks.spawn(lease.run(origin));
+        self.tasks.spawn(lease.run(origin).instrument(span));
     }
 
     /// A session that lives or ended a short while ago.

@@ -1,7 +1,7 @@
-//! What operators see: the log's set-up and the metrics.
+//! What operators see: the log, the metrics, the traces.
 //!
-//! Log fields have fixed names: `session`, `sandbox`, `client`, `template`, `reason`, `error`.
-//! Never logged: input, output, tokens, `Authorization`, cookies, query strings.
+//! Fields of lines and spans have fixed names, listed in docs/operations.md. Never in either: input,
+//! output, tokens, `Authorization`, cookies, query strings, values of variables.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -11,24 +11,85 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Config, Log, LogFormat};
 
-/// Begin to log to standard error. Fails if the filter cannot be parsed.
-pub fn init(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|e| format!("log.filter: {e}"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+mod process;
+
+mod trace;
+
+pub use trace::{TraceParent, note_error};
+
+use process::Process;
+use trace::Traces;
+
+/// The log and the traces of this process.
+#[derive(Debug)]
+pub struct Telemetry {
+    filter: reload::Handle<EnvFilter, tracing_subscriber::Registry>,
+    traces: Option<Traces>,
+}
+
+impl Telemetry {
+    /// Begin to log to standard error, and to trace if there is a collector. Must be called in a
+    /// runtime, and once.
+    pub fn init(config: &Config) -> Result<Self, String> {
+        let (filter, handle) = reload::Layer::new(filter(&config.log)?);
+        let lines = fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false);
+        let lines = match config.log.format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        // Lines name what they are about by themselves; spans are for the traces. Where there are
+        // none, nobody asks for spans, and they cost nothing.
+        let lines = lines.with_filter(filter.and(filter_fn(is_line)));
+        let endpoint = config.telemetry.otlp_endpoint.as_deref();
+        let traces = endpoint.map(Traces::to).transpose()?;
+        let spans = traces
+            .as_ref()
+            .map(|traces| traces.layer().with_filter(filter_fn(is_ours)));
+        let subscriber = tracing_subscriber::registry().with(lines).with(spans);
+        subscriber.try_init().map_err(|e| e.to_string())?;
+        Ok(Self {
+            filter: handle,
+            traces,
+        })
     }
-    .map_err(|e| e.to_string())
+
+    /// Log by another filter from now on.
+    pub fn set_filter(&self, log: &Log) -> Result<(), String> {
+        self.filter.reload(filter(log)?).map_err(|e| e.to_string())
+    }
+
+    /// Send the last spans; bounded.
+    pub async fn end(self) {
+        if let Some(traces) = self.traces {
+            traces.end().await;
+        }
+    }
+}
+
+fn is_line(about: &Metadata<'_>) -> bool {
+    about.is_event()
+}
+
+/// Spans of this program, and not of the libraries below it.
+fn is_ours(about: &Metadata<'_>) -> bool {
+    about.is_span() && about.target().starts_with("belljar") && *about.level() <= Level::INFO
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&log.filter).map_err(|e| format!("log.filter: {e}"))
 }
 
 /// One label. Values come from fixed sets in the code, so the number of series is bounded.
@@ -38,31 +99,66 @@ type Label = [(&'static str, &'static str); 1];
 /// start a third of a second, a crowd's many seconds.
 const START_BUCKETS: [f64; 10] = [0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 45.0];
 
+/// Upper bounds of the buckets of a session's length, seconds: a glance, a lesson, the longest.
+const SESSION_BUCKETS: [f64; 10] = [
+    1.0, 10.0, 30.0, 60.0, 180.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0,
+];
+
+/// Upper bounds of the buckets of a link's round trip, seconds: an idle machine, a busy one, one that
+/// visitors feel, one whose agents are soon given up.
+const ROUND_TRIP_BUCKETS: [f64; 9] = [0.000_25, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0, 10.0];
+
+/// What is known only when the metrics are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Sandboxes that exist.
+    pub sandboxes: usize,
+    /// How many of them were started ahead and wait for a visitor.
+    pub in_pools: usize,
+    /// `limits.max_sandboxes`.
+    pub max_sandboxes: usize,
+    /// Whether the engine can be used.
+    pub engine_ready: bool,
+}
+
 /// Every metric of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     sessions: Family<Label, Gauge>,
     sessions_ended: Family<Label, Counter>,
+    session_duration: Histogram,
     start_latency: Histogram,
     pool_claims: Family<Label, Counter>,
     pool_ready: Gauge,
     adoptions: Family<Label, Counter>,
+    link_round_trip: Histogram,
+    links_lost: Family<Label, Counter>,
+    engine_ready: Gauge,
     engine_errors: Family<Label, Counter>,
     refusals: Family<Label, Counter>,
     bytes: Family<Label, Counter>,
     sandboxes: Gauge,
+    max_sandboxes: Gauge,
     connections: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("belljar");
+        let mut whole = Registry::default();
+        whole.register_collector(Box::new(Process::new()));
+        let registry = whole.sub_registry_with_prefix("belljar");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Which gateway this is", build);
         let sessions = Family::<Label, Gauge>::default();
         registry.register("sessions", "Live sessions by state", sessions.clone());
         let sessions_ended = Family::<Label, Counter>::default();
         let help = "Sessions that have ended, by reason";
         registry.register("sessions_ended", help, sessions_ended.clone());
+        let session_duration = Histogram::new(SESSION_BUCKETS);
+        let help = "From a session's creation to its end";
+        let session = session_duration.clone();
+        registry.register_with_unit("session_duration", help, Unit::Seconds, session);
         let start_latency = Histogram::new(START_BUCKETS);
         let help = "From the request of a sandbox to its linked agent";
         registry.register_with_unit("start", help, Unit::Seconds, start_latency.clone());
@@ -77,6 +173,16 @@ impl Default for Metrics {
         let help =
             "Sandboxes of an earlier gateway: linked, lost (no answer) or refused (no valid note)";
         registry.register("adoptions", help, adoptions.clone());
+        let link_round_trip = Histogram::new(ROUND_TRIP_BUCKETS);
+        let help = "From the gateway to a sandbox's agent and back, asked every 15 s";
+        let link = link_round_trip.clone();
+        registry.register_with_unit("link_round_trip", help, Unit::Seconds, link);
+        let links_lost = Family::<Label, Counter>::default();
+        let help = "Links that ended before their sessions, by reason";
+        registry.register("links_lost", help, links_lost.clone());
+        let engine_ready = Gauge::default();
+        let help = "1 if the engine answers and its seal was proved";
+        registry.register("engine_ready", help, engine_ready.clone());
         let engine_errors = Family::<Label, Counter>::default();
         let help = "Failed calls of the engine, by call";
         registry.register("engine_errors", help, engine_errors.clone());
@@ -89,20 +195,28 @@ impl Default for Metrics {
         let sandboxes = Gauge::default();
         let help = "Sandboxes that exist, those being started or removed included";
         registry.register("sandboxes", help, sandboxes.clone());
+        let max_sandboxes = Gauge::default();
+        let help = "Sandboxes that there may be at once";
+        registry.register("max_sandboxes", help, max_sandboxes.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         Self {
-            registry,
+            registry: whole,
             sessions,
             sessions_ended,
+            session_duration,
             start_latency,
             pool_claims,
             pool_ready,
             adoptions,
+            link_round_trip,
+            links_lost,
+            engine_ready,
             engine_errors,
             refusals,
             bytes,
             sandboxes,
+            max_sandboxes,
             connections,
         }
     }
@@ -119,11 +233,22 @@ impl Metrics {
         }
     }
 
-    /// A session has ended.
-    pub fn session_ended(&self, reason: &'static str) {
+    /// A session has ended, after this long.
+    pub fn session_ended(&self, reason: &'static str, lasted: Duration) {
         self.sessions_ended
             .get_or_create(&[("reason", reason)])
             .inc();
+        self.session_duration.observe(lasted.as_secs_f64());
+    }
+
+    /// An agent has answered.
+    pub fn link_round_trip(&self, took: Duration) {
+        self.link_round_trip.observe(took.as_secs_f64());
+    }
+
+    /// A link has ended before its session.
+    pub fn link_lost(&self, reason: &'static str) {
+        self.links_lost.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A sandbox has been started.
@@ -164,10 +289,12 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text form.
-    pub fn render(&self, sandboxes: usize, in_pools: usize) -> String {
-        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        self.sandboxes.set(gauge(sandboxes));
-        self.pool_ready.set(gauge(in_pools));
+    pub fn render(&self, now: Now) -> String {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.sandboxes.set(count(now.sandboxes));
+        self.pool_ready.set(count(now.in_pools));
+        self.max_sandboxes.set(count(now.max_sandboxes));
+        self.engine_ready.set(now.engine_ready.into());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         text
@@ -177,20 +304,135 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
-    #[test]
-    fn series_have_their_documented_names() {
+    /// Every series, each used once.
+    fn rendered() -> String {
         let metrics = Metrics::default();
         metrics.session_state(None, Some("starting"));
         metrics.session_state(Some("starting"), Some("attached"));
-        metrics.session_ended("exited");
+        metrics.session_ended("exited", Duration::from_secs(40));
+        metrics.link_round_trip(Duration::from_millis(2));
+        metrics.link_lost("silent");
         metrics.started(Duration::from_millis(300));
         metrics.claimed(true);
         metrics.adopted("linked");
         metrics.engine_error("start");
         metrics.refused("rate_limited");
         metrics.byte_counters().1.inc_by(7);
-        let text = metrics.render(3, 2);
+        metrics.render(Now {
+            sandboxes: 3,
+            in_pools: 2,
+            max_sandboxes: 50,
+            engine_ready: true,
+        })
+    }
+
+    /// The names of `text`'s series, as Prometheus knows them.
+    fn series(text: &str) -> BTreeSet<String> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let suffixes = |name: &str, kind: &str| -> Vec<String> {
+            let all: &[&str] = match kind {
+                "counter" => &["_total"],
+                "info" => &["_info"],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                _ => &[""],
+            };
+            all.iter().map(|suffix| format!("{name}{suffix}")).collect()
+        };
+        types
+            .filter_map(|line| line.split_once(' '))
+            .flat_map(|(name, kind)| suffixes(name, kind))
+            .collect()
+    }
+
+    /// The names of series that stand in an expression, a page, a table.
+    fn mentioned(text: &str) -> BTreeSet<String> {
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|word| word.starts_with("belljar_") || word.starts_with("process_"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The expressions of a dashboard.
+    fn expressions(value: &serde_json::Value, into: &mut String) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value {
+                        serde_json::Value::String(text) if name == "expr" || name == "query" => {
+                            *into += text;
+                            into.push('\n');
+                        }
+                        value => expressions(value, into),
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for item in items {
+                    expressions(item, into);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Series that the dashboard shows already and that are still being built.
+    const COMING: [&str; 7] = [
+        "belljar_door_closed",
+        "belljar_queue",
+        "belljar_queue_refused_total",
+        "belljar_queue_wait_seconds_bucket",
+        "belljar_recordings",
+        "belljar_recordings_stopped_total",
+        "belljar_viewers",
+    ];
+
+    #[test]
+    fn dashboard_and_alerts_ask_for_series_that_exist() {
+        let exported = series(&rendered());
+        let dashboard = include_str!("../deploy/grafana/belljar.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+        assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+        let mut asked = String::new();
+        expressions(&dashboard, &mut asked);
+        let on_dashboard = mentioned(&asked);
+        let unknown = |name: &&String| !exported.contains(*name);
+        let missing: Vec<_> = on_dashboard
+            .iter()
+            .filter(unknown)
+            .filter(|name| !COMING.contains(&name.as_str()))
+            .collect();
+        assert!(missing.is_empty(), "{missing:?} of {exported:?}");
+        for coming in COMING {
+            assert!(!exported.contains(coming), "{coming} has come: unlist it");
+            assert!(on_dashboard.contains(coming), "{coming} is not shown");
+        }
+
+        let rules = include_str!("../deploy/prometheus/belljar.rules.yml");
+        let alerting = mentioned(rules);
+        assert!(alerting.len() > 4, "the scan has found only {alerting:?}");
+        assert_eq!(alerting.iter().find(unknown), None);
+    }
+
+    #[test]
+    fn every_series_is_documented() {
+        let page = mentioned(include_str!("../docs/operations.md"));
+        for name in series(&rendered()) {
+            let family = ["_bucket", "_count", "_sum"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(&name);
+            assert!(
+                page.contains(family),
+                "{family} is not in docs/operations.md"
+            );
+        }
+    }
+
+    #[test]
+    fn series_have_their_documented_names() {
+        let text = rendered();
         for line in [
             "belljar_sessions{state=\"starting\"} 0",
             "belljar_sessions{state=\"attached\"} 1",
@@ -203,6 +445,18 @@ mod tests {
             "belljar_pool_ready 2",
             "belljar_pool_claims_total{start=\"warm\"} 1",
             "belljar_adoptions_total{outcome=\"linked\"} 1",
+            "belljar_max_sandboxes 50",
+            "belljar_engine_ready 1",
+            "belljar_session_duration_seconds_bucket{le=\"60.0\"} 1",
+            "belljar_link_round_trip_seconds_bucket{le=\"0.0025\"} 1",
+            "belljar_links_lost_total{reason=\"silent\"} 1",
+            concat!(
+                "belljar_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+            "# TYPE process_resident_memory_bytes gauge",
+            "# TYPE process_open_fds gauge",
         ] {
             assert!(text.contains(line), "{line} is missing from:\n{text}");
         }

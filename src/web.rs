@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +22,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::config::Config;
+use crate::config::Live;
 use crate::limit::Limiter;
 use crate::sandbox::Sandboxes;
 use crate::session::Sessions;
@@ -62,8 +63,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; \
 /// What every handler can reach.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Arc<Live>,
     /// The sessions.
     pub sessions: Arc<Sessions>,
     /// The clients' limits.
@@ -102,7 +103,7 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .layer(from_fn(bounded_body))
         .layer(map_response(error::in_our_form))
-        .layer(cors(&app.config))
+        .layer(cors(app.config.clone()))
         .layer(always(
             header::CONTENT_SECURITY_POLICY,
             CONTENT_SECURITY_POLICY,
@@ -134,13 +135,14 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 }
 
 /// Pages of the allowed origins may call the REST routes.
-fn cors(config: &Config) -> CorsLayer {
-    let origins = config
-        .allowed_origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+fn cors(config: Arc<Live>) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, _: &Parts| {
+        let config = config.get();
+        let mut origins = config.allowed_origins.iter();
+        origins.any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
     CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
+        .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .max_age(Duration::from_secs(600))

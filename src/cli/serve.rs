@@ -3,75 +3,123 @@
 use std::future::pending;
 use std::process::ExitCode;
 
+use listenfd::ListenFd;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::complain;
-use crate::config::{Config, LauncherKind};
+use super::Settings;
+use super::control::Control;
+use crate::config::{Config, ConfigError, LauncherKind};
 use crate::gateway::Gateway;
 use crate::sandbox::{EngineState, launcher};
 use crate::session::Leave;
-use crate::telemetry;
+use crate::telemetry::Telemetry;
 
-/// Serve until SIGTERM, which leaves live sessions to the next gateway, or SIGINT, which ends them.
-pub(super) async fn run(config: Config) -> ExitCode {
-    if let Err(error) = telemetry::init(&config.log) {
-        return complain(&error);
-    }
+mod manager;
+
+mod reloader;
+
+use reloader::Reloader;
+
+/// Serve until SIGTERM, which leaves live sessions to the next gateway, or SIGINT, which ends them;
+/// on a socket that was handed over or on one of its own. What is wrong with the settings comes back
+/// as an error.
+pub(super) async fn run(settings: Settings, sockets: ListenFd) -> Result<ExitCode, String> {
+    let inherited = manager::inherited(sockets)?;
+    let given = inherited.as_ref().and_then(|s| s.local_addr().ok());
+    let load = move || -> Result<Config, ConfigError> {
+        let config = settings.load()?;
+        match given {
+            Some(address) => config.listening_on(address),
+            None => Ok(config),
+        }
+    };
+    let config = load().map_err(|error| error.to_string())?;
+    let telemetry = Telemetry::init(&config)?;
+    let code = serve(load, &config, inherited, &telemetry).await;
+    telemetry.end().await;
+    code
+}
+
+async fn serve(
+    load: impl Fn() -> Result<Config, ConfigError>,
+    config: &Config,
+    inherited: Option<TcpListener>,
+    telemetry: &Telemetry,
+) -> Result<ExitCode, String> {
     if config.launcher == LauncherKind::Process {
         tracing::warn!(
             "the launcher `process` has NO ISOLATION: visitors run commands as you. \
              For development on this machine only."
         );
     }
-    let listener = match TcpListener::bind(config.listen).await {
-        Ok(listener) => listener,
-        Err(error) => return complain(&format!("cannot listen on {}: {error}", config.listen)),
+    let [mut terminate, mut interrupt, mut hangup] = signals()?;
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => TcpListener::bind(config.listen)
+            .await
+            .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?,
     };
-    let shutdown = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            async move {
-                tokio::select! {
-                    _ = terminate.recv() => Leave::HandOver,
-                    _ = interrupt.recv() => Leave::End,
-                }
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => return complain(&format!("no signals: {error}")),
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let gateway = Gateway::new(config.clone(), launcher(config)).await;
+    let reloader = Reloader {
+        load,
+        live: gateway.app().config.clone(),
+        telemetry,
+        address,
+        control: Control::of(config),
     };
-    let address = listener
-        .local_addr()
-        .map_or(config.listen.to_string(), |a| a.to_string());
-    let gateway = Gateway::new(config.clone(), launcher(&config)).await;
+    let announced = reloader.control.announce();
+    if let Err(error) = &announced {
+        let remedy = "let this user write to run_dir, or send SIGHUP instead";
+        tracing::warn!(%error, remedy, "`belljar reload` will not find this gateway");
+    }
     tracing::info!("serving on http://{address}");
     // Visitors of an earlier gateway are served at once; newcomers wait until the engine is known.
     // One that answers and is not sealed is a mistake to be mended, not an outage to be waited out.
     // One that does not answer may come back: /health says so meanwhile.
     let sandboxes = gateway.app().sandboxes.clone();
     let mut refused = None;
+    let watched = async {
+        if let EngineState::Unsafe { reason } = sandboxes.engine_known().await {
+            return reason;
+        }
+        manager::ready("serving", address);
+        pending().await
+    };
     let leave = async {
-        let unsafe_engine = async {
-            match sandboxes.engine_known().await {
-                EngineState::Unsafe { reason } => reason,
-                _ => pending().await,
-            }
-        };
-        tokio::select! {
-            leave = shutdown => leave,
-            reason = unsafe_engine => {
+        let leave = tokio::select! {
+            _ = terminate.recv() => Leave::HandOver,
+            _ = interrupt.recv() => Leave::End,
+            reason = watched => {
                 refused = Some(reason);
                 Leave::End
             }
-        }
+            never = reloader.run(&mut hangup) => match never {},
+        };
+        manager::stopping();
+        leave
     };
-    gateway.serve(listener, leave).await;
-    match refused {
-        Some(reason) => complain(&format!(
-            "refusing to serve: {reason}. Run `belljar doctor`."
-        )),
-        None => ExitCode::SUCCESS,
+    tokio::select! {
+        () = gateway.serve(listener, leave) => {}
+        // Until the very end: going away takes its time.
+        never = manager::keep_alive() => match never {},
     }
+    Ok(match refused {
+        Some(reason) => {
+            eprintln!("belljar: refusing to serve: {reason}. Run `belljar doctor`.");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    })
+}
+
+/// SIGTERM, SIGINT and SIGHUP. From now on none of them ends the process by itself.
+fn signals() -> Result<[Signal; 3], String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("no signals: {error}"));
+    Ok([
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::hangup())?,
+    ])
 }

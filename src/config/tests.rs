@@ -23,7 +23,11 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:3001");
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(300));
     assert_eq!(config.limits.sessions_per_hour, 10);
-    assert_eq!(config.templates["base"], Template::default());
+    let ahead = Template {
+        pool: 1,
+        ..Template::default()
+    };
+    assert_eq!(config.templates["base"], ahead);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
+use tracing::{Instrument, info_span, instrument};
 
 use super::launcher::Transport;
 use super::notes::Notes;
@@ -329,6 +330,7 @@ impl DockerLauncher {
         }
     }
 
+    #[instrument(skip_all)]
     async fn create(
         &self,
         engine: &Docker,
@@ -347,6 +349,7 @@ impl DockerLauncher {
         }
     }
 
+    #[instrument(skip_all)]
     async fn start_container(&self, engine: &Docker, id: &SandboxId) -> Result<(), LaunchError> {
         let name = self.container_name(id);
         engine
@@ -374,7 +377,7 @@ impl DockerLauncher {
             .wait_container(&name, None::<WaitContainerOptions>)
             .boxed();
         tokio::select! {
-            dialled = dialled(listener) => dialled,
+            dialled = dialled(listener).instrument(info_span!("dial")) => dialled,
             // An error of the wait itself says nothing; the call decides.
             Some(status) = died.next() => Err(self.died_early(spec, status).await),
         }
@@ -458,7 +461,7 @@ impl Launcher for DockerLauncher {
                 }
                 Err(LaunchError::NoLink(cause)) if known.is_none() => {
                     tracing::info!(
-                        cause,
+                        error = cause,
                         "no link over a socket (it needs runsc's --host-uds=open); trying attach"
                     );
                     self.remove(&spec.id).await?;
@@ -504,7 +507,7 @@ impl Launcher for DockerLauncher {
             doing: format!("making the socket in {} anew", dir.display()),
             cause,
         })?;
-        let socket = dialled(listener).await?;
+        let socket = dialled(listener).instrument(info_span!("dial")).await?;
         // As good a proof of this route as a start.
         self.route.store(Route::Socket as u8, Ordering::Relaxed);
         Ok(Box::new(socket))

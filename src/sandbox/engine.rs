@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{LaunchError, Launcher, proof};
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::telemetry::Metrics;
 
 /// How often the engine is asked. A visitor of a dead engine waits no longer than this plus the
@@ -41,7 +41,7 @@ pub enum EngineState {
 /// Keep `state` true until `stop`.
 pub(super) async fn watch_over(
     launcher: Arc<dyn Launcher>,
-    config: Config,
+    config: Arc<Live>,
     metrics: Arc<Metrics>,
     state: watch::Sender<EngineState>,
     stop: CancellationToken,
@@ -56,7 +56,7 @@ pub(super) async fn watch_over(
         let now = match ping {
             Ok(()) if proved => EngineState::Ready,
             // Not cancelled by `stop`: it removes its own sandbox, and is bounded.
-            Ok(()) => prove(&*launcher, &config).await,
+            Ok(()) => prove(&*launcher, &config.get()).await,
             Err(error) => EngineState::Down {
                 reason: error.to_string(),
             },

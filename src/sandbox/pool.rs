@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED};
-use crate::config::Config;
+use crate::config::{Config, Template};
 
 /// A member older than this is replaced: nothing that runs is left to grow stale for ever.
 const OLDEST: Duration = Duration::from_secs(3600);
@@ -39,6 +39,8 @@ const PROMPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mi
 #[derive(Debug)]
 struct Member {
     sandbox: Sandbox,
+    /// What it was started from: the configuration may have changed since.
+    template: Template,
     since: Instant,
 }
 
@@ -61,12 +63,12 @@ impl Pool {
     }
 
     /// A member of a template's pool.
-    pub(super) fn take(&self, template: &str) -> Option<Sandbox> {
+    pub(super) fn take(&self, name: &str, template: &Template) -> Option<Sandbox> {
         let mut members = self.members();
-        let pool = members.get_mut(template)?;
+        let pool = members.get_mut(name)?;
         while let Some(member) = pool.pop_front() {
             self.taken.notify_one();
-            if !member.sandbox.link.is_closed() {
+            if member.template == *template && !member.sandbox.link.is_closed() {
                 return Some(member.sandbox);
             }
         }
@@ -80,25 +82,26 @@ impl Pool {
         Some(fullest.pop_front()?.sandbox)
     }
 
-    fn put(&self, template: &str, sandbox: Sandbox) {
-        let since = Instant::now();
+    fn put(&self, name: &str, member: Member) {
         let mut members = self.members();
-        let pool = members.entry(template.to_owned()).or_default();
-        pool.push_back(Member { sandbox, since });
+        members
+            .entry(name.to_owned())
+            .or_default()
+            .push_back(member);
     }
 
     /// A template whose pool is not full; the emptiest.
-    fn wanting<'a>(&self, config: &'a Config) -> Option<&'a str> {
+    fn wanting<'a>(&self, config: &'a Config) -> Option<(&'a String, &'a Template)> {
         let members = self.members();
-        let lacks = config.templates.iter().filter_map(|(name, template)| {
-            let has = members.get(name).map_or(0, VecDeque::len);
-            (has < template.pool).then_some((has, name.as_str()))
-        });
-        lacks.min().map(|(_, name)| name)
+        let has = |name| members.get(name).map_or(0, VecDeque::len);
+        let templates = config.templates.iter();
+        let lacking = templates.filter(|(name, template)| has(*name) < template.pool);
+        lacking.min_by_key(|(name, _)| has(*name))
     }
 
-    /// Give up members that have ended, do not answer, or are too old.
-    async fn weed(&self) {
+    /// Give up members that have ended, do not answer, are too old, or that the configuration does
+    /// not want any more.
+    async fn weed(&self, config: &Config) {
         let links: Vec<(SandboxId, Arc<Link>)> = {
             let members = self.members();
             let fit = |member: &&Member| member.since.elapsed() < OLDEST;
@@ -113,27 +116,30 @@ impl Pool {
                 .map(|(id, link)| async move { link.ping().await.is_ok().then_some(id) }),
         );
         let alive: Vec<SandboxId> = answers.await.into_iter().flatten().collect();
-        for pool in self.members().values_mut() {
-            pool.retain(|m| m.since >= begun || alive.contains(m.sandbox.id()));
+        for (name, pool) in self.members().iter_mut() {
+            let template = config.template(name);
+            pool.retain(|m| {
+                Some(&m.template) == template
+                    && (m.since >= begun || alive.contains(m.sandbox.id()))
+            });
+            pool.truncate(template.map_or(0, |template| template.pool));
         }
     }
 }
 
 /// Keep every pool full until `stop`, one start at a time, and then give the members up.
-pub(super) async fn keep_full(sandboxes: &Sandboxes, config: &Config, stop: &CancellationToken) {
+pub(super) async fn keep_full(sandboxes: &Sandboxes, stop: &CancellationToken) {
     let pool = &sandboxes.pool;
-    if config.templates.values().all(|template| template.pool == 0) {
-        return;
-    }
     let fill = async {
         sandboxes.usable().await;
         let mut pause = RETRY.0;
         loop {
-            let Some(name) = pool.wanting(config) else {
+            let config = sandboxes.config.get();
+            let Some((name, template)) = pool.wanting(&config) else {
                 pool.taken.notified().await;
                 continue;
             };
-            let Err(why) = add(sandboxes, config, name).await else {
+            let Err(why) = add(sandboxes, name, template).await else {
                 pause = RETRY.0;
                 continue;
             };
@@ -147,7 +153,7 @@ pub(super) async fn keep_full(sandboxes: &Sandboxes, config: &Config, stop: &Can
     let weed = async {
         loop {
             sleep(WEED_EVERY).await;
-            pool.weed().await;
+            pool.weed(&sandboxes.config.get()).await;
             pool.taken.notify_one();
         }
     };
@@ -162,19 +168,17 @@ pub(super) async fn keep_full(sandboxes: &Sandboxes, config: &Config, stop: &Can
 /// Start one member. `Err(None)` is no error: there is no place.
 async fn add(
     sandboxes: &Sandboxes,
-    config: &Config,
     name: &str,
+    template: &Template,
 ) -> Result<(), Option<LaunchError>> {
     let _ = timeout(GIVE_WAY, sandboxes.nobody_starts()).await;
-    let slot = sandboxes
-        .registry
-        .reserve(SandboxId::random())
-        .map_err(|_| None)?;
-    let template = config.template(name).cloned().unwrap_or_default();
+    let max = sandboxes.config.get().limits.max_sandboxes;
+    let place = sandboxes.registry.reserve(SandboxId::random(), max);
+    let slot = place.map_err(|_| None)?;
     let spec = SandboxSpec {
         id: slot.id().clone(),
         template_name: name.to_owned(),
-        template,
+        template: template.clone(),
         env: BTreeMap::new(),
         session: "pool".into(),
         owner: "pool".into(),
@@ -187,7 +191,12 @@ async fn add(
         .await?;
     // A shell that is slow or silent is no failure.
     let _ = timeout(PROMPT.0, at_prompt(&sandbox)).await;
-    sandboxes.pool.put(name, sandbox);
+    let member = Member {
+        sandbox,
+        template: template.clone(),
+        since: Instant::now(),
+    };
+    sandboxes.pool.put(name, member);
     Ok(())
 }
 

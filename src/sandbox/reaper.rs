@@ -7,11 +7,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
 
 use super::engine::EngineState;
 use super::registry::Registry;
 use super::{LaunchError, Launcher, SandboxId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, note_error};
 
 /// Removals at once. The engine needs 0.1 s for one; more at once only slows its starts.
 const PARALLEL: usize = 8;
@@ -59,8 +60,8 @@ pub(super) async fn run(
             tokio::select! {
                 () = &mut work => {}
                 left = timeout(FAREWELL, emptied) => if left.is_err() {
-                    let left = reaper.registry.count();
-                    tracing::warn!(left, "sandboxes left at shutdown; their agents end them in time");
+                    let sandboxes = reaper.registry.count();
+                    tracing::warn!(sandboxes, "sandboxes left at shutdown; their agents end them in time");
                 },
             }
         }
@@ -80,14 +81,17 @@ impl Reaper {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let room = PARALLEL - removals.len();
-            for id in self.registry.take_due(room, Instant::now()) {
+            for (id, session) in self.registry.take_due(room, Instant::now()) {
                 let launcher = self.launcher.clone();
-                removals.spawn(async move {
+                let span = info_span!(parent: &session, "removal", sandbox = %id);
+                let removal = async move {
                     let removed = timeout(REMOVE_DEADLINE, launcher.remove(&id))
                         .await
-                        .unwrap_or(Err(LaunchError::Deadline("removing a sandbox")));
+                        .unwrap_or(Err(LaunchError::Deadline("removing a sandbox")))
+                        .inspect_err(note_error);
                     (id, removed)
-                });
+                };
+                removals.spawn(removal.instrument(span));
             }
             let full = removals.len() >= PARALLEL;
             let next = self.registry.next_due().filter(|_| !full);

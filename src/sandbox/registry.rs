@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::SandboxId;
 
@@ -24,32 +25,28 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 enum Entry {
     /// Reserved, starting or in use.
     Wanted,
-    /// To be removed at `due`, after `failures` attempts that failed.
-    Doomed { due: Instant, failures: u32 },
+    /// To be removed at `due`, after `failures` attempts that failed. `span` is its session's,
+    /// which ends with the removal.
+    Doomed {
+        due: Instant,
+        failures: u32,
+        span: Span,
+    },
     /// A removal is under way.
-    Leaving { failures: u32 },
+    Leaving { failures: u32, span: Span },
     /// The next gateway's: neither counted nor removed here.
     HandedOver,
 }
 
-/// Identities and their states; bounded by `max`.
-#[derive(Debug)]
+/// Identities and their states; bounded by what [`Registry::reserve`] is given.
+#[derive(Debug, Default)]
 pub(super) struct Registry {
-    max: usize,
     entries: Mutex<HashMap<SandboxId, Entry>>,
     /// Rung when a sandbox has become unwanted.
     pub(super) doomed: Notify,
 }
 
 impl Registry {
-    pub(super) fn new(max: usize) -> Self {
-        Self {
-            max,
-            entries: Mutex::default(),
-            doomed: Notify::new(),
-        }
-    }
-
     fn entries(&self) -> MutexGuard<'_, HashMap<SandboxId, Entry>> {
         // No code that could panic runs under the lock.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,16 +62,18 @@ impl Registry {
         self.entries().contains_key(id)
     }
 
-    pub(super) fn reserve(self: &Arc<Self>, id: SandboxId) -> Result<Slot, AtCapacity> {
+    /// Take one of `max` places.
+    pub(super) fn reserve(self: &Arc<Self>, id: SandboxId, max: usize) -> Result<Slot, AtCapacity> {
         let mut entries = self.entries();
-        if entries.len() >= self.max {
-            return Err(AtCapacity { max: self.max });
+        if entries.len() >= max {
+            return Err(AtCapacity { max });
         }
         entries.insert(id.clone(), Entry::Wanted);
         Ok(Slot {
             id,
             registry: self.clone(),
             fate: Fate::Free,
+            span: Span::none(),
         })
     }
 
@@ -85,24 +84,35 @@ impl Registry {
             id,
             registry: self.clone(),
             fate: Fate::Remove,
+            span: Span::none(),
         }
     }
 
     /// An orphan that the engine listed: to be removed, over the cap or not.
     pub(super) fn doom_orphan(&self, id: SandboxId) {
         let due = Instant::now();
-        self.entries()
-            .entry(id)
-            .or_insert(Entry::Doomed { due, failures: 0 });
+        self.entries().entry(id).or_insert(Entry::Doomed {
+            due,
+            failures: 0,
+            span: Span::none(),
+        });
     }
 
-    /// Up to `most` sandboxes whose removal is due, now under way.
-    pub(super) fn take_due(&self, most: usize, now: Instant) -> Vec<SandboxId> {
+    /// Up to `most` sandboxes whose removal is due, now under way, each with its session's span.
+    pub(super) fn take_due(&self, most: usize, now: Instant) -> Vec<(SandboxId, Span)> {
         let mut entries = self.entries();
-        let due = entries.iter_mut().filter_map(|(id, entry)| match *entry {
-            Entry::Doomed { due, failures } if due <= now => {
-                *entry = Entry::Leaving { failures };
-                Some(id.clone())
+        let due = entries.iter_mut().filter_map(|(id, entry)| match entry {
+            Entry::Doomed {
+                due,
+                failures,
+                span,
+            } if *due <= now => {
+                let (failures, span) = (*failures, span.clone());
+                *entry = Entry::Leaving {
+                    failures,
+                    span: span.clone(),
+                };
+                Some((id.clone(), span))
             }
             _ => None,
         });
@@ -123,14 +133,20 @@ impl Registry {
     pub(super) fn removal_ended(&self, id: &SandboxId, removed: bool, now: Instant) {
         let mut entries = self.entries();
         if removed {
-            entries.remove(id);
+            let gone = entries.remove(id);
+            drop(entries);
+            if let Some(Entry::Leaving { span, .. }) = gone {
+                // A span ends when it was last entered.
+                span.in_scope(|| {});
+            }
         } else if let Some(entry) = entries.get_mut(id)
-            && let Entry::Leaving { failures } = *entry
+            && let Entry::Leaving { failures, span } = entry
         {
-            let pause = RETRY.0.saturating_mul(1 << failures.min(8)).min(RETRY.1);
+            let pause = RETRY.0.saturating_mul(1 << (*failures).min(8)).min(RETRY.1);
             *entry = Entry::Doomed {
                 due: now + pause,
-                failures: failures + 1,
+                failures: *failures + 1,
+                span: span.clone(),
             };
         }
     }
@@ -143,6 +159,7 @@ pub struct Slot {
     id: SandboxId,
     registry: Arc<Registry>,
     fate: Fate,
+    span: Span,
 }
 
 /// What becomes of a place that is given up.
@@ -162,6 +179,11 @@ impl Slot {
         &self.id
     }
 
+    /// The span of the session it is for: the removal is a part of it.
+    pub fn belongs_to(&mut self, session: Span) {
+        self.span = session;
+    }
+
     /// From now on there may be something to remove.
     pub(super) fn mark_started(&mut self) {
         self.fate = Fate::Remove;
@@ -177,6 +199,7 @@ impl Slot {
             id,
             registry,
             fate: Fate::Free,
+            span: Span::none(),
         }
     }
 
@@ -192,8 +215,12 @@ impl Drop for Slot {
         match self.fate {
             Fate::Free => drop(entries.remove(&self.id)),
             Fate::Remove => {
-                let due = Instant::now();
-                entries.insert(self.id.clone(), Entry::Doomed { due, failures: 0 });
+                let doomed = Entry::Doomed {
+                    due: Instant::now(),
+                    failures: 0,
+                    span: std::mem::replace(&mut self.span, Span::none()),
+                };
+                entries.insert(self.id.clone(), doomed);
                 self.registry.doomed.notify_one();
             }
             Fate::HandOver => drop(entries.insert(self.id.clone(), Entry::HandedOver)),
@@ -207,10 +234,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_is_free_again_only_after_removal() {
-        let registry = Arc::new(Registry::new(1));
-        let mut slot = registry.reserve(SandboxId::random()).unwrap();
+        let registry = Arc::new(Registry::default());
+        let mut slot = registry.reserve(SandboxId::random(), 1).unwrap();
         assert_eq!(
-            registry.reserve(SandboxId::random()).unwrap_err(),
+            registry.reserve(SandboxId::random(), 1).unwrap_err(),
             AtCapacity { max: 1 }
         );
         slot.mark_started();
@@ -219,43 +246,47 @@ mod tests {
         assert_eq!(registry.count(), 1);
 
         let now = Instant::now();
-        assert_eq!(registry.take_due(8, now), std::slice::from_ref(&id));
+        let due = |now| -> Vec<SandboxId> {
+            let due = registry.take_due(8, now).into_iter();
+            due.map(|(id, _)| id).collect()
+        };
+        assert_eq!(due(now), std::slice::from_ref(&id));
         assert!(registry.take_due(8, now).is_empty(), "already under way");
         registry.removal_ended(&id, false, now);
         assert!(registry.take_due(8, now).is_empty(), "put off");
         let later = registry.next_due().unwrap();
         assert_eq!(later - now, RETRY.0);
-        assert_eq!(registry.take_due(8, later), std::slice::from_ref(&id));
+        assert_eq!(due(later), std::slice::from_ref(&id));
         registry.removal_ended(&id, true, later);
         assert_eq!(registry.count(), 0);
     }
 
     #[test]
     fn a_place_that_was_never_used_needs_no_removal() {
-        let registry = Arc::new(Registry::new(1));
-        drop(registry.reserve(SandboxId::random()).unwrap());
+        let registry = Arc::new(Registry::default());
+        drop(registry.reserve(SandboxId::random(), 1).unwrap());
         assert_eq!(registry.count(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_spare_makes_room_and_is_still_removed() {
-        let registry = Arc::new(Registry::new(1));
-        let mut spare = registry.reserve(SandboxId::random()).unwrap();
+        let registry = Arc::new(Registry::default());
+        let mut spare = registry.reserve(SandboxId::random(), 1).unwrap();
         spare.mark_started();
         let old = spare.id().clone();
         let slot = spare.replace(SandboxId::random());
         assert_eq!(registry.count(), 2, "until the spare is gone");
         let due = registry.take_due(8, Instant::now());
-        assert_eq!(due, std::slice::from_ref(&old));
+        assert!(due.len() == 1 && due[0].0 == old, "{due:?}");
         registry.removal_ended(&old, true, Instant::now());
-        assert!(registry.reserve(SandboxId::random()).is_err());
+        assert!(registry.reserve(SandboxId::random(), 1).is_err());
         drop(slot);
         assert_eq!(registry.count(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_handed_over_is_neither_counted_nor_removed_nor_an_orphan() {
-        let registry = Arc::new(Registry::new(1));
+        let registry = Arc::new(Registry::default());
         let slot = registry.adopt(SandboxId::random());
         let id = slot.id().clone();
         assert_eq!(registry.count(), 1);
@@ -268,7 +299,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn removals_that_fail_for_ever_are_tried_for_ever_but_rarely() {
-        let registry = Arc::new(Registry::new(1));
+        let registry = Arc::new(Registry::default());
         let id = SandboxId::random();
         registry.doom_orphan(id.clone());
         let mut now = Instant::now();

@@ -8,6 +8,7 @@ use belljar_link::client::{Link, LinkError};
 use belljar_link::message::{Attach, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{Instrument, Span};
 
 use super::deadline::{Deadlines, Due};
 use super::{
@@ -18,7 +19,7 @@ use crate::limit::Permit;
 use crate::sandbox::{
     Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, note_error};
 
 /// How long an agent may take to read a viewer's size. One that its visitor has stopped reads
 /// nothing, and must not hold up the session's clocks.
@@ -64,7 +65,15 @@ impl Origin {
         }
     }
 
-    fn sandbox(&self) -> &SandboxId {
+    /// The removal is a part of the session's span, unless the next gateway sees to it.
+    pub(super) fn belongs_to(&mut self, session: Span) {
+        match self {
+            Self::Engine { slot, .. } | Self::Earlier { slot, .. } => slot.belongs_to(session),
+            Self::Pool { sandbox, .. } => sandbox.belongs_to(session),
+        }
+    }
+
+    pub(super) fn sandbox(&self) -> &SandboxId {
         match self {
             Self::Engine { slot, .. } | Self::Earlier { slot, .. } => slot.id(),
             Self::Pool { sandbox, .. } => sandbox.id(),
@@ -97,7 +106,8 @@ impl Lease {
         let (sandbox_id, from) = (origin.sandbox().clone(), origin.name());
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, from, "session begins");
         self.metrics.session_state(None, Some("starting"));
-        let ending = match self.begin(origin).await {
+        let starting = tracing::info_span!("start");
+        let ending = match self.begin(origin).instrument(starting).await {
             Ok(sandbox) => {
                 let ending = self.live(&sandbox).await;
                 if ending.reason == EndReason::HandedOver {
@@ -113,7 +123,9 @@ impl Lease {
         let reason = ending.reason.name();
         let before = self.state.borrow().name();
         self.metrics.session_state(Some(before), None);
-        self.metrics.session_ended(reason);
+        let lasted = self.session.created_at.elapsed().unwrap_or_default();
+        self.metrics.session_ended(reason, lasted);
+        Span::current().record("reason", reason);
         self.state.send_replace(State::Ended(ending));
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, reason, "session ended");
     }
@@ -123,7 +135,7 @@ impl Lease {
     async fn begin(&mut self, origin: Origin) -> Result<Sandbox, Ending> {
         let (id, sandbox_id) = (self.session.id.clone(), origin.sandbox().clone());
         let earlier = matches!(origin, Origin::Earlier { .. });
-        match self.sandbox(origin).await {
+        match self.sandbox(origin).await.inspect_err(note_error) {
             Ok(sandbox) => {
                 if earlier {
                     self.metrics.adopted("linked");
@@ -176,14 +188,16 @@ impl Lease {
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
         let mut current: Option<Current> = None;
-        let silent = silent(&sandbox.link);
+        let metrics = self.metrics.clone();
+        let silent = silent(&sandbox.link, &metrics);
         tokio::pin!(silent);
         loop {
             let wake = self.deadlines.next(self.session.activity.last());
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Attach(request, reply)) if !reply.is_closed() => {
-                        match self.attach(sandbox, request).await {
+                        let span = tracing::info_span!("attach");
+                        match self.attach(sandbox, request).instrument(span).await {
                             Ok((viewer, new)) => {
                                 if let Some(old) = current.replace(new) {
                                     // A full queue means that it is not listening anyway.
@@ -212,12 +226,14 @@ impl Lease {
                     self.set_state(State::Detached);
                 }
                 () = sandbox.link.closed() => {
+                    self.metrics.link_lost("closed");
                     return match self.sandboxes.post_mortem(sandbox.id()).await {
                         Death::OutOfMemory => EndReason::OutOfMemory,
                         Death::Unknown => EndReason::SandboxLost,
                     }.into();
                 }
                 () = &mut silent => {
+                    self.metrics.link_lost("silent");
                     tracing::warn!(
                         session = %self.session.id, sandbox = %sandbox.id(),
                         "the agent does not answer any more: stopped by its visitor, or gVisor has locked itself up"
@@ -260,7 +276,7 @@ impl Lease {
             hold_ms: u64::try_from(self.hold.as_millis()).unwrap_or(u64::MAX),
         };
         let (attached, input) = tokio::join!(link.attach(attach), link.input(terminal));
-        let (mut attached, output, mut control) = attached?;
+        let (mut attached, output, mut control) = attached.inspect_err(note_error)?;
         if let Some(size) = request.size.or(self.size) {
             self.size = None;
             attached.size = size.clamped();
@@ -284,13 +300,18 @@ impl Lease {
 }
 
 /// Resolves when the agent has not answered for too long. A link that ends is another matter.
-async fn silent(link: &Link) {
+async fn silent(link: &Link, metrics: &Metrics) {
     let mut missed = 0;
     while missed < PULSE.1 {
         sleep(PULSE.0).await;
+        let asked = Instant::now();
         match link.ping().await {
             Err(LinkError::Deadline) => missed += 1,
-            _ => missed = 0,
+            Err(_) => missed = 0,
+            Ok(()) => {
+                metrics.link_round_trip(asked.elapsed());
+                missed = 0;
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who a request is from and what it may do: origin, client address, token.
+//! Who a request is from and what it may do: origin, client address, token, trace.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::config::LauncherKind;
 use crate::limit::Client;
 use crate::limit::client_ip::client_address;
 use crate::session::Session;
+use crate::telemetry::TraceParent;
 
 /// Whose request this is, as far as limits are concerned.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,11 @@ impl FromRequestParts<App> for Visitor {
             .map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
         let forwarded = parts.headers.get_all("x-forwarded-for");
         let forwarded: Vec<&str> = forwarded.iter().filter_map(|v| v.to_str().ok()).collect();
-        let address = client_address(peer, forwarded.into_iter(), &app.config.trusted_proxies);
+        let address = client_address(
+            peer,
+            forwarded.into_iter(),
+            &app.config.get().trusted_proxies,
+        );
         Ok(Self(Client::of(address)))
     }
 }
@@ -45,9 +50,10 @@ pub(super) fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Fault> 
     let origin = origin.to_str().unwrap_or("null");
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
     let authority = origin.split_once("://").map(|(_, authority)| authority);
+    let config = app.config.get();
     let own = authority.is_some_and(|authority| Some(authority) == host)
-        && (app.config.launcher != LauncherKind::Process || host.is_some_and(is_this_machine));
-    if own || app.config.allowed_origins.iter().any(|o| o == origin) {
+        && (config.launcher != LauncherKind::Process || host.is_some_and(is_this_machine));
+    if own || config.allowed_origins.iter().any(|o| o == origin) {
         return Ok(());
     }
     app.metrics.refused(FaultCode::OriginRefused.name());
@@ -62,6 +68,11 @@ fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// The trace that a request is a part of, by W3C's `traceparent`.
+pub(super) fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
 /// The token a request presents: `Authorization: Bearer`, or `?token=` for those who cannot set

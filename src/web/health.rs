@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::App;
 use crate::sandbox::EngineState;
+use crate::telemetry::Now;
 
 /// Field order is part of the form that monitors know.
 #[derive(Debug, Serialize)]
@@ -63,7 +64,7 @@ pub(super) async fn status(State(app): State<App>) -> Response {
         .sandboxes
         .count()
         .saturating_sub(app.sandboxes.in_pools());
-    let max = app.config.limits.max_sandboxes;
+    let max = app.config.get().limits.max_sandboxes;
     let reason = match unusable(&engine) {
         // The cause is for operators; they read /health.
         Some(_) => Some("Terminals cannot be started right now."),
@@ -81,9 +82,12 @@ pub(super) async fn status(State(app): State<App>) -> Response {
 
 /// `GET /metrics` in Prometheus' text form.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    let text = app
-        .metrics
-        .render(app.sandboxes.count(), app.sandboxes.in_pools());
+    let text = app.metrics.render(Now {
+        sandboxes: app.sandboxes.count(),
+        in_pools: app.sandboxes.in_pools(),
+        max_sandboxes: app.config.get().limits.max_sandboxes,
+        engine_ready: app.sandboxes.engine() == EngineState::Ready,
+    });
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, form)], text).into_response()
 }

@@ -12,7 +12,7 @@ use belljar_link::message::Size;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::auth::{self, Visitor, check_origin};
+use super::auth::{self, Visitor, check_origin, trace_parent};
 use super::error::{of_create, of_ending};
 use super::object::Object;
 use super::protocol::{self, Fault, FaultCode, millis, timestamp};
@@ -134,7 +134,7 @@ pub(super) async fn create(
     if let Err(fault) = body.check() {
         return fault.into_response();
     }
-    let known = |name: &String| app.config.template(name).is_some();
+    let known = |name: &String| app.config.get().template(name).is_some();
     let created = app.sessions.create(Create {
         client,
         template: body
@@ -148,6 +148,7 @@ pub(super) async fn create(
         env: body.env,
         init: body.init,
         max_duration: body.timeout.map(Duration::from_millis),
+        trace: trace_parent(&headers),
     });
     let (session, token) = match created {
         Ok(created) => created,
@@ -229,14 +230,14 @@ struct Environment<'a> {
 
 /// `GET /environments`: the templates.
 pub(super) async fn environments(State(app): State<App>) -> Response {
-    let limits = &app.config.limits;
-    let templates = app.config.templates.iter();
+    let config = app.config.get();
+    let templates = config.templates.iter();
     let environments: Vec<Environment<'_>> = templates
         .map(|(name, template)| Environment {
             name,
             description: &template.description,
             category: "shell",
-            default_timeout: millis(template.max_duration.unwrap_or(limits.max_duration)),
+            default_timeout: millis(template.max_duration.unwrap_or(config.limits.max_duration)),
         })
         .collect();
     Json(serde_json::json!({ "environments": environments })).into_response()

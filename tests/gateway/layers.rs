@@ -140,6 +140,7 @@ fn only_the_edges_know_the_frameworks() {
         assert!(seen, "nobody uses {root}: the scan is broken");
     };
     only("axum", &|_, layer| matches!(layer, "web" | "gateway"));
+    only("opentelemetry", &|path, _| path == "telemetry/trace.rs");
     only("bollard", &|path, _| path == "sandbox/docker.rs");
 }
 

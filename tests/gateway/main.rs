@@ -21,6 +21,8 @@ mod agent;
 
 mod sealed;
 
+mod service;
+
 mod layers;
 
 mod hostile;

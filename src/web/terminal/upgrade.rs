@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Connection, Dialect, Purpose, Unclaimed};
 use crate::session::{AttachRequest, Create};
 use crate::web::App;
-use crate::web::auth::{self, Visitor, check_origin};
+use crate::web::auth::{self, Visitor, check_origin, trace_parent};
 use crate::web::error::{no_such_session, of_create, token_missing};
 use crate::web::protocol::v1::SUBPROTOCOL;
 use crate::web::protocol::{self, Fault, FaultCode, MAX_MESSAGE};
@@ -76,6 +76,7 @@ pub(in crate::web) async fn start(
             env: BTreeMap::new(),
             init: Vec::new(),
             max_duration: None,
+            trace: trace_parent(&headers),
         };
         let created = app.sessions.create(create);
         let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;

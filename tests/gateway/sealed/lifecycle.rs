@@ -79,7 +79,7 @@ async fn end(gateway: &Sealed, how: End) -> Duration {
             drop(client);
             // Its end is not told to anyone; it is due this long after the client was lost.
             let gone = gateway.namespace.gone(&session).await;
-            return gone.saturating_sub(gateway.app.config.limits.detach_timeout);
+            return gone.saturating_sub(gateway.app.config.get().limits.detach_timeout);
         }
         End::OutOfMemory => {
             client.input("tail /dev/zero\r").await;
@@ -355,7 +355,7 @@ async fn the_engine_was_told_everything_that_seals() {
     let left = expires
         .duration_since(std::time::SystemTime::now())
         .expect("in the future");
-    let most = gateway.app.config.limits.max_duration;
+    let most = gateway.app.config.get().limits.max_duration;
     assert!(
         left <= most && left + 2 * crate::harness::PATIENCE > most,
         "{left:?}"
