@@ -109,6 +109,8 @@ pub struct Limits {
     pub max_sandboxes: usize,
     /// Connections at once, of all kinds.
     pub max_connections: usize,
+    /// Connections at once of one client that comes without a trusted proxy.
+    pub connections_per_client: usize,
 }
 
 /// The Docker (or Podman) engine.
@@ -169,6 +171,7 @@ impl Default for Limits {
             detach_timeout: MINUTE,
             max_sandboxes: 50,
             max_connections: 2048,
+            connections_per_client: 128,
         }
     }
 }
@@ -416,6 +419,11 @@ impl Limits {
             ),
             ("max_sandboxes", self.max_sandboxes, 100_000),
             ("max_connections", self.max_connections, 100_000),
+            (
+                "connections_per_client",
+                self.connections_per_client,
+                100_000,
+            ),
         ];
         let counts = counts.into_iter().filter_map(|(key, value, max)| {
             let wrong = !(1..=max).contains(&value);

@@ -10,7 +10,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,8 +22,11 @@ use crate::session::Sessions;
 use crate::telemetry::Metrics;
 use crate::web::{self, App};
 
+mod places;
+
 mod socket;
 
+use places::{Admission, Place, Places};
 use socket::Socket;
 
 /// How long a client may take to send the head of a request, the first or a later one.
@@ -120,20 +122,24 @@ impl Gateway {
     /// session ends and says so; every sandbox is removed. Bounded.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = web::router(self.app.clone());
-        let connections = Arc::new(Semaphore::new(self.app.config.limits.max_connections));
+        let places = Places::new(&self.app.config);
         tokio::pin!(shutdown);
         loop {
             // A place first: when there is none, new connections wait in the kernel's backlog.
-            let place = connections.clone().acquire_owned();
             let accepted = async {
-                let place = place.await.map_err(io::Error::other)?;
+                let place = places.free().await;
                 let (stream, peer) = listener.accept().await?;
                 Ok::<_, io::Error>((place, stream, peer))
             };
             tokio::select! {
                 accepted = accepted => match accepted {
                     Ok((place, stream, peer)) => {
-                        let connection = self.connection(stream, peer, router.clone(), place);
+                        let (router, place) = match places.admit(place, peer.ip()) {
+                            Admission::Welcome(place) => (router.clone(), place),
+                            Admission::Refused(place) => (web::refusal(), place),
+                            Admission::Ignored => continue,
+                        };
+                        let connection = self.connection(stream, peer, router, place);
                         self.sessions.spawn(connection);
                     }
                     Err(error) => {
@@ -154,7 +160,7 @@ impl Gateway {
         stream: TcpStream,
         peer: SocketAddr,
         router: axum::Router,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> impl Future<Output = ()> + use<> {
         let socket = Socket::new(stream, place, self.app.metrics.connections().clone());
         let stop = self.sessions_stop.clone();
