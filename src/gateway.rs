@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::config::Config;
 use crate::limit::Limiter;
-use crate::sandbox::{EngineState, Launcher, Sandboxes};
+use crate::sandbox::{EngineState, Host, Launcher, Sandboxes};
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
 use crate::web::{self, App};
@@ -66,6 +66,11 @@ impl Gateway {
     /// Wire a gateway together. It begins to look after the engine at once; visitors come with
     /// [`Gateway::serve`].
     pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+        Self::on(Host::this(), config, launcher)
+    }
+
+    /// The same on a host that is not this one; for tests.
+    pub fn on(host: Host, config: Config, launcher: Arc<dyn Launcher>) -> Self {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::default());
         let limiter = Arc::new(Limiter::new(&config.limits));
@@ -73,6 +78,7 @@ impl Gateway {
         let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
         let sandboxes = Arc::new(Sandboxes::new(
             launcher,
+            host,
             &config,
             metrics.clone(),
             &keepers,

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
-//! health, [`registry`] knows which sandboxes exist, [`reaper`] removes them.
+//! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
+//! keeps the door while the host is short of something, [`reaper`] removes sandboxes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,10 +31,16 @@ pub mod engine;
 
 mod registry;
 
+mod queue;
+
+mod pressure;
+
 mod reaper;
 
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
+pub use pressure::{Host, Shortage};
+pub use queue::{Place, Ticket, Turn};
 pub use registry::{AtCapacity, Slot};
 
 use registry::Registry;
@@ -113,22 +120,31 @@ pub fn launcher(config: &Config) -> Arc<dyn Launcher> {
 }
 
 impl Sandboxes {
-    /// Begin to watch over the engine and to remove what is left over. Both go on in `tasks` until
-    /// `stop`; the reaper first removes every sandbox that is no longer wanted.
+    /// Begin to watch over the engine and the host, and to remove what is left over. All of it goes
+    /// on in `tasks` until `stop`; the reaper first removes every sandbox that is no longer wanted.
     pub fn new(
         launcher: Arc<dyn Launcher>,
+        host: Host,
         config: &Config,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let registry = Arc::new(Registry::new(config.limits.max_sandboxes));
+        let limits = &config.limits;
+        let registry = Arc::new(Registry::new(limits.max_sandboxes, limits.queue_length));
         let (state, engine) = watch::channel(EngineState::Starting);
         tasks.spawn(engine::watch_over(
             launcher.clone(),
             config.clone(),
             metrics.clone(),
             state,
+            stop.clone(),
+        ));
+        tasks.spawn(pressure::watch_over(
+            host,
+            limits.clone(),
+            registry.clone(),
+            metrics.clone(),
             stop.clone(),
         ));
         tasks.spawn(reaper::run(
@@ -171,9 +187,26 @@ impl Sandboxes {
             .map_or(EngineState::Starting, |state| state.clone())
     }
 
-    /// Take one of the places for sandboxes. Check and reservation are one step.
+    /// Take one of the places for sandboxes. Check and reservation are one step. Refused while
+    /// somebody waits in line.
     pub fn reserve(&self) -> Result<Slot, AtCapacity> {
         self.registry.reserve(SandboxId::random())
+    }
+
+    /// Wait in line for a place.
+    pub fn join_line(&self) -> Result<Ticket, AtCapacity> {
+        self.registry.join()
+    }
+
+    /// Why [`Sandboxes::reserve`] would be refused now.
+    pub fn closed(&self) -> Option<AtCapacity> {
+        self.registry.closed()
+    }
+
+    /// How many wait in line. Changes too when the line may have moved; whoever holds places that
+    /// could be given up for a visitor watches it.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.registry.changes()
     }
 
     /// Start a sandbox in a reserved place and take up the link to its agent. Nothing is started

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
-use crate::limit::{self, Client, Limiter};
-use crate::sandbox::{AtCapacity, EngineState, SandboxSpec, Sandboxes};
+use crate::config::{Config, Template};
+use crate::limit::{self, Client, Limiter, Permit};
+use crate::sandbox::{AtCapacity, EngineState, SandboxSpec, Sandboxes, Slot};
 use crate::secret::{Token, TokenHash, random_hex};
 use crate::telemetry::Metrics;
 
@@ -29,6 +29,10 @@ mod deadline;
 mod lease;
 
 mod store;
+
+mod waiting;
+
+pub use waiting::{Entry, Progress, Waiting};
 
 use deadline::Deadlines;
 use lease::Lease;
@@ -177,15 +181,28 @@ pub struct Create {
     pub max_duration: Option<Duration>,
 }
 
+/// A creation that is in order.
+#[derive(Debug)]
+struct Plan {
+    create: Create,
+    template_name: String,
+    template: Template,
+    /// At most the template's.
+    max_duration: Duration,
+}
+
 /// Why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The client is over a limit.
     #[error(transparent)]
     Limited(#[from] limit::Refusal),
-    /// Every place is taken.
+    /// There is no place.
     #[error(transparent)]
     AtCapacity(#[from] AtCapacity),
+    /// None came free within `limits.queue_timeout`.
+    #[error("no place came free in time")]
+    WaitedTooLong,
     /// There is no such template.
     #[error("there is no template {0:?}")]
     NoTemplate(String),
@@ -436,6 +453,30 @@ impl Sessions {
 
     /// Begin a session. Its sandbox starts in the background. The token is the visitor's only key.
     pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
+        let plan = self.plan(create)?;
+        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        let slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
+        Ok(self.begin(plan, permit, slot))
+    }
+
+    /// Begin a session, or wait in line if there is no place for it.
+    pub fn create_or_wait(self: &Arc<Self>, create: Create) -> Result<Entry, CreateError> {
+        let plan = self.plan(create)?;
+        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        if let Ok(slot) = self.sandboxes.reserve() {
+            let (session, token) = self.begin(plan, permit, slot);
+            return Ok(Entry::Begun(session, token));
+        }
+        let ticket = self.sandboxes.join_line().inspect_err(|_| {
+            permit.forgive();
+            self.metrics.queue_refused();
+        })?;
+        let waiting = Waiting::new(self.clone(), ticket, plan, permit);
+        Ok(Entry::Waiting(Box::new(waiting)))
+    }
+
+    /// Check what is asked for, before anything is taken for it.
+    fn plan(&self, create: Create) -> Result<Plan, CreateError> {
         if self.stop.is_cancelled() {
             return Err(CreateError::ShuttingDown);
         }
@@ -453,21 +494,40 @@ impl Sessions {
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
             return Err(CreateError::BadDuration { max: longest });
         }
-        if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
-            self.sandboxes.engine()
-        {
-            return Err(CreateError::Unavailable(reason));
-        }
-        let permit = self.limiter.admit(create.client, Instant::now())?;
-        let slot = self.sandboxes.reserve().inspect_err(|_| permit.forgive())?;
+        self.check_engine()?;
+        Ok(Plan {
+            template_name: name.clone(),
+            template: template.clone(),
+            max_duration,
+            create,
+        })
+    }
 
+    fn check_engine(&self) -> Result<(), CreateError> {
+        match self.sandboxes.engine() {
+            EngineState::Down { reason } | EngineState::Unsafe { reason } => {
+                Err(CreateError::Unavailable(reason))
+            }
+            EngineState::Starting | EngineState::Ready => Ok(()),
+        }
+    }
+
+    /// Begin what was planned, in this place. Its clocks run from now on.
+    fn begin(&self, plan: Plan, permit: Permit, slot: Slot) -> (Arc<Session>, Token) {
+        let Plan {
+            create,
+            template_name,
+            template,
+            max_duration,
+        } = plan;
+        let limits = &self.config.limits;
         let token = Token::random();
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (state, watched) = watch::channel(State::Starting);
         let now = SystemTime::now();
         let session = Arc::new(Session {
             id: SessionId::random(),
-            template: name.clone(),
+            template: template_name.clone(),
             client: create.client,
             created_at: now,
             expires_at: now + max_duration,
@@ -480,8 +540,8 @@ impl Sessions {
         self.store.insert(session.clone());
         let spec = SandboxSpec {
             id: slot.id().clone(),
-            template_name: name.clone(),
-            template: template.clone(),
+            template_name,
+            template,
             env: create.env,
             session: session.id.to_string(),
             owner: create.client.to_string(),
@@ -507,7 +567,7 @@ impl Sessions {
         };
         self.tasks
             .spawn(lease.run(slot, spec, create.size, create.init));
-        Ok((session, token))
+        (session, token)
     }
 
     /// A session that lives or ended a short while ago.

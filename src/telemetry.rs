@@ -38,6 +38,10 @@ type Label = [(&'static str, &'static str); 1];
 /// start a third of a second, a crowd's many seconds.
 const START_BUCKETS: [f64; 10] = [0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 45.0];
 
+/// Upper bounds of the wait's buckets, seconds: up to `queue_timeout`'s five minutes by default, and
+/// beyond for those who allow more.
+const WAIT_BUCKETS: [f64; 8] = [1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+
 /// Every metric of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -49,6 +53,10 @@ pub struct Metrics {
     refusals: Family<Label, Counter>,
     bytes: Family<Label, Counter>,
     sandboxes: Gauge,
+    queue: Gauge,
+    waits: Family<Label, Histogram, fn() -> Histogram>,
+    queue_refused: Counter,
+    door_closed: Family<Label, Gauge>,
     connections: Gauge,
 }
 
@@ -75,6 +83,19 @@ impl Default for Metrics {
         let sandboxes = Gauge::default();
         let help = "Sandboxes that exist, those being started or removed included";
         registry.register("sandboxes", help, sandboxes.clone());
+        let queue = Gauge::default();
+        registry.register("queue", "Visitors in line for a sandbox", queue.clone());
+        let waits = Family::<Label, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+            Histogram::new(WAIT_BUCKETS)
+        });
+        let help = "Waits in line, by how they ended";
+        registry.register_with_unit("queue_wait", help, Unit::Seconds, waits.clone());
+        let queue_refused = Counter::default();
+        let help = "Visitors refused because the line was full";
+        registry.register("queue_refused", help, queue_refused.clone());
+        let door_closed = Family::<Label, Gauge>::default();
+        let help = "1 while nothing new is started because the host is short of something";
+        registry.register("door_closed", help, door_closed.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         Self {
@@ -86,6 +107,10 @@ impl Default for Metrics {
             refusals,
             bytes,
             sandboxes,
+            queue,
+            waits,
+            queue_refused,
+            door_closed,
             connections,
         }
     }
@@ -124,6 +149,23 @@ impl Metrics {
         self.refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// A visitor's wait in line is over.
+    pub fn waited(&self, outcome: &'static str, wait: Duration) {
+        let waits = self.waits.get_or_create(&[("outcome", outcome)]);
+        waits.observe(wait.as_secs_f64());
+    }
+
+    /// A visitor was refused because the line was full.
+    pub fn queue_refused(&self) {
+        self.queue_refused.inc();
+    }
+
+    /// Whether this shortage keeps newcomers out.
+    pub fn door_closed(&self, reason: &'static str, closed: bool) {
+        let door = self.door_closed.get_or_create(&[("reason", reason)]);
+        door.set(closed.into());
+    }
+
     /// The counters of bytes typed and shown. Kept by the caller: each look-up takes a lock.
     pub fn byte_counters(&self) -> (Counter, Counter) {
         let direction = |name| self.bytes.get_or_create_owned(&[("direction", name)]);
@@ -136,9 +178,10 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text form.
-    pub fn render(&self, sandboxes: usize) -> String {
-        self.sandboxes
-            .set(i64::try_from(sandboxes).unwrap_or(i64::MAX));
+    pub fn render(&self, sandboxes: usize, waiting: usize) -> String {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.sandboxes.set(count(sandboxes));
+        self.queue.set(count(waiting));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         text
@@ -159,7 +202,10 @@ mod tests {
         metrics.engine_error("start");
         metrics.refused("rate_limited");
         metrics.byte_counters().1.inc_by(7);
-        let text = metrics.render(3);
+        metrics.waited("admitted", Duration::from_secs(3));
+        metrics.queue_refused();
+        metrics.door_closed("cpu_pressure", true);
+        let text = metrics.render(3, 4);
         for line in [
             "belljar_sessions{state=\"starting\"} 0",
             "belljar_sessions{state=\"attached\"} 1",
@@ -169,6 +215,10 @@ mod tests {
             "belljar_refusals_total{reason=\"rate_limited\"} 1",
             "belljar_terminal_bytes_total{direction=\"out\"} 7",
             "belljar_sandboxes 3",
+            "belljar_queue 4",
+            "belljar_queue_wait_seconds_count{outcome=\"admitted\"} 1",
+            "belljar_queue_refused_total 1",
+            "belljar_door_closed{reason=\"cpu_pressure\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from:\n{text}");
         }

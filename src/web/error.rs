@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::protocol::{Fault, FaultCode, farewell, millis};
 use crate::limit::Refusal;
+use crate::sandbox::AtCapacity;
 use crate::session::{AttachError, CreateError, EndReason};
 use crate::telemetry::Metrics;
 
@@ -128,6 +129,10 @@ pub(super) async fn in_our_form(response: Response) -> Response {
     in_our_form
 }
 
+/// What a visitor is told to wait when there is no place, nor one in line. Nobody knows when there
+/// will be one.
+const CAPACITY_RETRY: Duration = Duration::from_secs(15);
+
 /// What a visitor is told of a session that could not be created.
 pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
     let fault = match error {
@@ -149,11 +154,26 @@ pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
             };
             Fault::new(code, message).retry_after(refusal.retry_after())
         }
-        CreateError::AtCapacity(_) => Fault::new(
+        CreateError::AtCapacity(reason) => {
+            let message = match reason {
+                AtCapacity::LineFull { max: 1.. } => {
+                    "Every terminal is taken, and so is every place in line. Please try again in a \
+                     moment."
+                }
+                AtCapacity::Taken { .. } | AtCapacity::LineFull { .. } => {
+                    "Every terminal is taken right now. Please try again in a moment."
+                }
+                AtCapacity::Shortage(_) => {
+                    "The machine is busy right now. Please try again in a moment."
+                }
+            };
+            Fault::new(FaultCode::AtCapacity, message).retry_after(CAPACITY_RETRY)
+        }
+        CreateError::WaitedTooLong => Fault::new(
             FaultCode::AtCapacity,
-            "Every terminal is taken right now. Please try again in a moment.",
+            "No terminal came free in all this time. Please try again a little later.",
         )
-        .retry_after(Duration::from_secs(15)),
+        .retry_after(CAPACITY_RETRY),
         CreateError::NoTemplate(_) => {
             Fault::new(FaultCode::NoSuchTemplate, format!("template: {error}."))
         }

@@ -124,7 +124,11 @@ async fn of_fifty_at_the_same_moment_two_get_in() {
 
 #[tokio::test]
 async fn when_every_place_is_taken_visitors_are_told() {
-    let gateway = gateway(|config| config.limits.max_sandboxes = 2).await;
+    let gateway = gateway(|config| {
+        config.limits.max_sandboxes = 2;
+        config.limits.queue_length = 0;
+    })
+    .await;
     let one = visit(&gateway, "192.0.2.1").await;
     let two = visit(&gateway, "192.0.2.2").await;
     let (told, code) = outcome(&mut connect(&gateway, "192.0.2.3").await)

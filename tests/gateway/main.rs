@@ -27,6 +27,8 @@ mod hostile;
 
 mod limits;
 
+mod queue;
+
 mod resume;
 
 mod toolkata;
