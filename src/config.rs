@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
@@ -122,8 +123,23 @@ pub struct Limits {
     pub detach_timeout: Duration,
     /// Sandboxes at once, of all clients.
     pub max_sandboxes: usize,
+    /// Visitors who may wait in line for a sandbox.
+    pub queue_length: usize,
+    /// A visitor waits in line at most this long.
+    #[serde(with = "humantime_serde")]
+    pub queue_timeout: Duration,
+    /// While the host has less memory available than this, nothing new is started; 0 switches it
+    /// off.
+    pub min_available_memory: ByteSize,
+    /// While programs wait for memory more than this share of the time, percent, nothing new is
+    /// started; 0 switches it off.
+    pub max_memory_pressure: f64,
+    /// The same for the CPU.
+    pub max_cpu_pressure: f64,
     /// Connections at once, of all kinds.
     pub max_connections: usize,
+    /// Connections at once of one client that comes without a trusted proxy.
+    pub connections_per_client: usize,
 }
 
 /// The Docker (or Podman) engine.
@@ -184,7 +200,15 @@ impl Default for Limits {
             max_duration: 30 * MINUTE,
             detach_timeout: MINUTE,
             max_sandboxes: 50,
+            queue_length: 100,
+            queue_timeout: 5 * MINUTE,
+            min_available_memory: ByteSize::mib(256),
+            max_memory_pressure: 50.0,
+            // A host that is merely busy serves, slowly: whether that is too slow is for its
+            // operator to say.
+            max_cpu_pressure: 0.0,
             max_connections: 2048,
+            connections_per_client: 128,
         }
     }
 }
@@ -442,6 +466,9 @@ fn outside(value: Duration, min: Duration, max: Duration) -> Option<String> {
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Each who waits holds a connection, and all are woken whenever the line moves.
+const MAX_LINE: usize = 10_000;
+
 impl Limits {
     /// What is wrong: `(key, message)`.
     fn check(&self) -> Vec<(String, String)> {
@@ -449,6 +476,7 @@ impl Limits {
             ("idle_timeout", self.idle_timeout, DAY),
             ("max_duration", self.max_duration, 7 * DAY),
             ("detach_timeout", self.detach_timeout, DAY),
+            ("queue_timeout", self.queue_timeout, DAY),
         ];
         let durations = durations
             .into_iter()
@@ -471,12 +499,29 @@ impl Limits {
             ),
             ("max_sandboxes", self.max_sandboxes, 100_000),
             ("max_connections", self.max_connections, 100_000),
+            (
+                "connections_per_client",
+                self.connections_per_client,
+                100_000,
+            ),
         ];
         let counts = counts.into_iter().filter_map(|(key, value, max)| {
             let wrong = !(1..=max).contains(&value);
             wrong.then(|| (key, format!("must be from 1 to {max}")))
         });
-        let wrong = durations.chain(counts);
+        let percents = [
+            ("max_memory_pressure", self.max_memory_pressure),
+            ("max_cpu_pressure", self.max_cpu_pressure),
+        ];
+        let percents = percents.into_iter().filter_map(|(key, value)| {
+            let wrong = !(0.0..=100.0).contains(&value);
+            wrong.then(|| (key, "must be from 0 (off) to 100 percent".to_owned()))
+        });
+        let line = (self.queue_length > MAX_LINE).then(|| {
+            let message = format!("must be from 0 (nobody waits) to {MAX_LINE}");
+            ("queue_length", message)
+        });
+        let wrong = durations.chain(counts).chain(percents).chain(line);
         wrong
             .map(|(key, message)| (format!("limits.{key}"), message))
             .collect()

@@ -10,7 +10,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,13 +17,16 @@ use tower::ServiceExt;
 
 use crate::config::{Config, Live};
 use crate::limit::Limiter;
-use crate::sandbox::{EngineState, Launcher, Sandboxes};
+use crate::sandbox::{EngineState, Host, Launcher, Sandboxes};
 use crate::session::{Leave, Sessions};
 use crate::telemetry::Metrics;
 use crate::web::{self, App};
 
+mod places;
+
 mod socket;
 
+use places::{Admission, Place, Places};
 use socket::Socket;
 
 /// How long a client may take to send the head of a request, the first or a later one.
@@ -64,6 +66,11 @@ impl Gateway {
     /// Wire a gateway together, take back what an earlier one left and begin to look after the
     /// engine. Visitors come with [`Gateway::serve`].
     pub async fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+        Self::on(Host::this(), config, launcher).await
+    }
+
+    /// The same on a host that is not this one; for tests.
+    pub async fn on(host: Host, config: Config, launcher: Arc<dyn Launcher>) -> Self {
         let config = Arc::new(Live::new(config));
         let metrics = Arc::new(Metrics::default());
         let limiter = Arc::new(Limiter::new(config.clone()));
@@ -71,6 +78,7 @@ impl Gateway {
         let (sessions_stop, keepers_stop) = (CancellationToken::new(), CancellationToken::new());
         let (sandboxes, kept) = Sandboxes::new(
             launcher,
+            host,
             config.clone(),
             metrics.clone(),
             &keepers,
@@ -127,21 +135,24 @@ impl Gateway {
     /// removed. Bounded.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = Leave>) {
         let router = web::router(self.app.clone());
-        let max = self.app.config.get().limits.max_connections;
-        let connections = Arc::new(Semaphore::new(max));
+        let places = Places::new(self.app.config.clone());
         tokio::pin!(shutdown);
         let leave = loop {
             // A place first: when there is none, new connections wait in the kernel's backlog.
-            let place = connections.clone().acquire_owned();
             let accepted = async {
-                let place = place.await.map_err(io::Error::other)?;
+                let place = places.free().await;
                 let (stream, peer) = listener.accept().await?;
                 Ok::<_, io::Error>((place, stream, peer))
             };
             tokio::select! {
                 accepted = accepted => match accepted {
                     Ok((place, stream, peer)) => {
-                        let connection = self.connection(stream, peer, router.clone(), place);
+                        let (router, place) = match places.admit(place, peer.ip()) {
+                            Admission::Welcome(place) => (router.clone(), place),
+                            Admission::Refused(place) => (web::refusal(), place),
+                            Admission::Ignored => continue,
+                        };
+                        let connection = self.connection(stream, peer, router, place);
                         self.sessions.spawn(connection);
                     }
                     Err(error) => {
@@ -162,7 +173,7 @@ impl Gateway {
         stream: TcpStream,
         peer: SocketAddr,
         router: axum::Router,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> impl Future<Output = ()> + use<> {
         let socket = Socket::new(stream, place, self.app.metrics.connections().clone());
         let stop = self.sessions_stop.clone();

@@ -15,15 +15,22 @@ use tokio::time::Instant;
 
 pub mod client_ip;
 
+mod connections;
+
 pub use client_ip::Client;
+pub use connections::{Connected, Connections};
 
 use crate::config::Live;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Clients remembered at once. Each costs about 200 bytes; whoever comes when all places are taken
-/// by others active within the hour is refused like one over the limit.
+/// by others active within the hour is refused.
 const MAX_CLIENTS: usize = 65_536;
+
+/// What a client is told to wait when too many others are remembered. Some are forgotten whenever
+/// the gateway prunes, twice in this time.
+const CROWDED_RETRY: Duration = Duration::from_secs(60);
 
 /// What a visitor with too many sessions at once is told to wait: there is no telling when one of
 /// them ends.
@@ -44,13 +51,21 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// It is new, and no more clients can be remembered.
+    #[error("too many clients within an hour")]
+    Crowded {
+        /// When to try again.
+        retry_after: Duration,
+    },
 }
 
 impl Refusal {
     /// When to try again.
     pub fn retry_after(&self) -> Duration {
         match self {
-            Self::Concurrent { retry_after } | Self::Hourly { retry_after } => *retry_after,
+            Self::Concurrent { retry_after }
+            | Self::Hourly { retry_after }
+            | Self::Crowded { retry_after } => *retry_after,
         }
     }
 }
@@ -129,7 +144,9 @@ impl Limiter {
         let hourly = config.limits.sessions_per_hour as usize;
         let mut records = self.records();
         if records.len() >= MAX_CLIENTS && !records.contains_key(&client) {
-            return Err(Refusal::Hourly { retry_after: HOUR });
+            return Err(Refusal::Crowded {
+                retry_after: CROWDED_RETRY,
+            });
         }
         let record = records.entry(client).or_default();
         record.forget_old(now);
@@ -368,6 +385,24 @@ mod tests {
         );
         limiter.submit(client(1)).unwrap();
         limiter.submit(client(1)).unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_among_too_many_is_not_told_of_its_own_limits() {
+        let limiter = limiter();
+        let now = Instant::now();
+        let address = |n: usize| {
+            let bits = u32::try_from(n).unwrap();
+            Client::of(std::net::Ipv4Addr::from_bits(bits).into())
+        };
+        for n in 0..MAX_CLIENTS {
+            drop(limiter.admit(address(n), now).unwrap());
+        }
+        let refusal = limiter.admit(address(MAX_CLIENTS), now).unwrap_err();
+        assert!(matches!(refusal, Refusal::Crowded { .. }), "{refusal:?}");
+        assert!(limiter.admit(address(0), now).is_ok(), "known already");
+        limiter.prune(now + HOUR);
+        assert!(limiter.admit(address(MAX_CLIENTS), now + HOUR).is_ok());
     }
 
     #[test]

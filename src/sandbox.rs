@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
-//! health, [`registry`] knows which sandboxes exist, [`pool`] starts some ahead, [`notes`] are left for
-//! the next gateway, [`reaper`] removes sandboxes.
+//! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
+//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`notes`] are left
+//! for the next gateway, [`reaper`] removes sandboxes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +35,10 @@ pub mod engine;
 
 mod registry;
 
+mod queue;
+
 mod pool;
+mod pressure;
 
 mod notes;
 
@@ -42,6 +46,8 @@ mod reaper;
 
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
+pub use pressure::{Host, Shortage};
+pub use queue::{Place, Ticket, Turn};
 pub use registry::{AtCapacity, Slot};
 
 use launcher::Transport;
@@ -152,17 +158,18 @@ pub fn launcher(config: &Config) -> Arc<dyn Launcher> {
 }
 
 impl Sandboxes {
-    /// Find what earlier gateways left; then begin to watch over the engine and to remove what nobody
-    /// wants. Both go on in `tasks` until `stop`. What is left comes with its place and its note:
-    /// a place that is dropped is removed.
+    /// Find what earlier gateways left; then begin to watch over the engine and the host, and to
+    /// remove what nobody wants. All of it goes on in `tasks` until `stop`. What is left comes with
+    /// its place and its note: a place that is dropped is removed.
     pub async fn new(
         launcher: Arc<dyn Launcher>,
+        host: Host,
         config: Arc<Live>,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> (Self, Vec<(Slot, String)>) {
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(config.clone()));
         // Before the reaper looks for orphans.
         let kept = kept(&*launcher, &registry).await;
         let (state, engine) = watch::channel(EngineState::Starting);
@@ -171,6 +178,13 @@ impl Sandboxes {
             config.clone(),
             metrics.clone(),
             state,
+            stop.clone(),
+        ));
+        tasks.spawn(pressure::watch_over(
+            host,
+            config.get().limits.clone(),
+            registry.clone(),
+            metrics.clone(),
             stop.clone(),
         ));
         tasks.spawn(reaper::run(
@@ -248,15 +262,32 @@ impl Sandboxes {
     }
 
     /// Take one of the places for sandboxes. Check and reservation are one step. A visitor comes
-    /// before what was started ahead for others.
+    /// before what was started ahead for others; nobody comes before those who wait in line.
     pub fn reserve(&self) -> Result<Slot, AtCapacity> {
-        let max = self.config.get().limits.max_sandboxes;
-        let full = match self.registry.reserve(SandboxId::random(), max) {
-            Ok(slot) => return Ok(slot),
-            Err(full) => full,
+        let full = match self.registry.reserve(SandboxId::random()) {
+            Err(full @ AtCapacity::Taken { .. }) if *self.waiting().borrow() == 0 => full,
+            reserved => return reserved,
         };
         let spare = self.pool.give_up_one().ok_or(full)?;
         Ok(spare.slot.replace(SandboxId::random()))
+    }
+
+    /// Wait in line for a place.
+    pub fn join_line(&self) -> Result<Ticket, AtCapacity> {
+        self.registry.join()
+    }
+
+    /// Why [`Sandboxes::reserve`] would be refused now.
+    pub fn closed(&self) -> Option<AtCapacity> {
+        let closed = self.registry.closed()?;
+        let taken = matches!(closed, AtCapacity::Taken { .. });
+        let makes_room = taken && self.in_pools() > 0 && *self.waiting().borrow() == 0;
+        (!makes_room).then_some(closed)
+    }
+
+    /// How many wait in line. Changes too when the line may have moved.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.registry.changes()
     }
 
     /// Start a sandbox in a reserved place, take up the link to its agent and open its main

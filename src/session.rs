@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::config::Live;
+use crate::config::{Live, Template};
 use crate::limit::{self, Client, Limiter, Permit};
 use crate::sandbox::{
     AtCapacity, EngineState, MainTerminal, Sandbox, SandboxSpec, Sandboxes, Slot, UNLINKED,
@@ -36,6 +36,10 @@ mod lease;
 mod note;
 
 mod store;
+
+mod waiting;
+
+pub use waiting::{Entry, Progress, Waiting};
 
 use deadline::Deadlines;
 use lease::{Lease, Origin};
@@ -196,15 +200,28 @@ pub struct Create {
     pub trace: Option<TraceParent>,
 }
 
+/// A creation that is in order.
+#[derive(Debug)]
+struct Plan {
+    create: Create,
+    template_name: String,
+    template: Template,
+    /// At most the template's.
+    max_duration: Duration,
+}
+
 /// Why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The client is over a limit.
     #[error(transparent)]
     Limited(#[from] limit::Refusal),
-    /// Every place is taken.
+    /// There is no place.
     #[error(transparent)]
     AtCapacity(#[from] AtCapacity),
+    /// None came free within `limits.queue_timeout`.
+    #[error("no place came free in time")]
+    WaitedTooLong,
     /// There is no such template.
     #[error("there is no template {0:?}")]
     NoTemplate(String),
@@ -460,7 +477,8 @@ impl Session {
 }
 
 /// What a new session is given.
-enum Place {
+#[derive(Debug)]
+enum Seat {
     /// A sandbox that was started ahead.
     Warm(Sandbox),
     /// Room for one.
@@ -506,6 +524,30 @@ impl Sessions {
 
     /// Begin a session. Its sandbox starts in the background. The token is the visitor's only key.
     pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
+        let plan = self.plan(create)?;
+        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        let seat = self.seat(&plan).inspect_err(|_| permit.forgive())?;
+        Ok(self.begin(plan, permit, seat))
+    }
+
+    /// Begin a session, or wait in line if there is no place for it.
+    pub fn create_or_wait(self: &Arc<Self>, create: Create) -> Result<Entry, CreateError> {
+        let plan = self.plan(create)?;
+        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        if let Ok(seat) = self.seat(&plan) {
+            let (session, token) = self.begin(plan, permit, seat);
+            return Ok(Entry::Begun(session, token));
+        }
+        let ticket = self.sandboxes.join_line().inspect_err(|_| {
+            permit.forgive();
+            self.metrics.queue_refused();
+        })?;
+        let waiting = Waiting::new(self.clone(), ticket, plan, permit);
+        Ok(Entry::Waiting(Box::new(waiting)))
+    }
+
+    /// Check what is asked for, before anything is taken for it.
+    fn plan(&self, create: Create) -> Result<Plan, CreateError> {
         if self.leave.borrow().is_some() {
             return Err(CreateError::ShuttingDown);
         }
@@ -520,27 +562,50 @@ impl Sessions {
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
             return Err(CreateError::BadDuration { max: longest });
         }
-        if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
-            self.sandboxes.engine()
-        {
-            return Err(CreateError::Unavailable(reason));
-        }
-        let permit = self.limiter.admit(create.client, Instant::now())?;
-        let plain = create.env.is_empty() && create.init.is_empty();
-        let claimed = plain
-            .then(|| self.sandboxes.claim(name, template))
-            .flatten();
-        let place = match claimed {
-            Some(sandbox) => Place::Warm(sandbox),
-            None => Place::Cold(self.sandboxes.reserve().inspect_err(|_| permit.forgive())?),
-        };
-        self.metrics.claimed(matches!(place, Place::Warm(_)));
+        self.check_engine()?;
+        Ok(Plan {
+            template_name: name.clone(),
+            template: template.clone(),
+            max_duration,
+            create,
+        })
+    }
 
+    fn check_engine(&self) -> Result<(), CreateError> {
+        match self.sandboxes.engine() {
+            EngineState::Down { reason } | EngineState::Unsafe { reason } => {
+                Err(CreateError::Unavailable(reason))
+            }
+            EngineState::Starting | EngineState::Ready => Ok(()),
+        }
+    }
+
+    /// What the session is to have: a sandbox that was started ahead, if nothing is asked for but the
+    /// template, or a place for one of its own.
+    fn seat(&self, plan: &Plan) -> Result<Seat, AtCapacity> {
+        let template_only = plan.create.env.is_empty() && plan.create.init.is_empty();
+        let claim = || self.sandboxes.claim(&plan.template_name, &plan.template);
+        match template_only.then(claim).flatten() {
+            Some(sandbox) => Ok(Seat::Warm(sandbox)),
+            None => Ok(Seat::Cold(self.sandboxes.reserve()?)),
+        }
+    }
+
+    /// Begin what was planned. Its clocks run from now on.
+    fn begin(&self, plan: Plan, permit: Permit, seat: Seat) -> (Arc<Session>, Token) {
+        self.metrics.claimed(matches!(seat, Seat::Warm(_)));
+        let Plan {
+            create,
+            template_name,
+            template,
+            max_duration,
+        } = plan;
+        let limits = &self.config.get().limits;
         let token = Token::random();
         let now = SystemTime::now();
         let (session, handle) = Session::new(Identity {
             id: SessionId::random(),
-            template: name.clone(),
+            template: template_name.clone(),
             client: create.client,
             created_at: now,
             expires_at: now + max_duration,
@@ -548,13 +613,14 @@ impl Sessions {
             token: token.hash(),
         });
         let deadline = max_duration + AGENT_SLACK;
-        let origin = match place {
-            Place::Warm(sandbox) => Origin::Pool { sandbox, deadline },
-            Place::Cold(slot) => {
+        let (size, trace) = (Some(create.size), create.trace);
+        let origin = match seat {
+            Seat::Warm(sandbox) => Origin::Pool { sandbox, deadline },
+            Seat::Cold(slot) => {
                 let spec = SandboxSpec {
                     id: slot.id().clone(),
-                    template_name: name.clone(),
-                    template: template.clone(),
+                    template_name,
+                    template,
                     env: create.env,
                     session: session.id.to_string(),
                     owner: create.client.to_string(),
@@ -570,9 +636,8 @@ impl Sessions {
                 Origin::Engine { slot, spec, main }
             }
         };
-        let size = Some(create.size);
-        self.begin(&session, handle, permit, size, origin, create.trace);
-        Ok((session, token))
+        self.run(&session, handle, permit, size, origin, trace);
+        (session, token)
     }
 
     /// Take back what earlier gateways left. What cannot be is removed.
@@ -595,11 +660,12 @@ impl Sessions {
                 slot,
                 terminal: note.terminal,
             };
-            self.begin(&session, handle, permit, None, origin, None);
+            self.run(&session, handle, permit, None, origin, None);
         }
     }
 
-    fn begin(
+    /// Hand a session to its task.
+    fn run(
         &self,
         session: &Arc<Session>,
         handle: Handle,

@@ -113,6 +113,11 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// What a connection is served whose client has too many of them.
+pub fn refusal() -> Router {
+    Router::new().fallback(async || error::too_many_connections())
+}
+
 /// Receive the body first: at most so much of it, in so much time.
 async fn bounded_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();

@@ -59,6 +59,11 @@ enum Incoming {
         token: String,
         offset: u64,
     },
+    #[serde(rename_all = "camelCase")]
+    Queued {
+        position: u64,
+        eta_ms: Option<u64>,
+    },
     Gap {
         to: u64,
     },
@@ -330,6 +335,12 @@ impl Client {
                 self.session = Some((session, token));
                 self.offset = offset;
                 *lost_at = None;
+            }
+            Incoming::Queued { position, eta_ms } => {
+                let wait = eta_ms.map_or(String::new(), |ms| {
+                    format!(", about {} s", ms.div_ceil(1000))
+                });
+                eprint!("[You are number {position} in line{wait}.]\r\n");
             }
             Incoming::Gap { to } => self.offset = to,
             Incoming::Notice { code, message } => {

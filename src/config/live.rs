@@ -59,6 +59,10 @@ fn merge(before: &Config, next: &Config) -> Config {
         },
         limits: Limits {
             max_connections: before.limits.max_connections,
+            connections_per_client: before.limits.connections_per_client,
+            min_available_memory: before.limits.min_available_memory,
+            max_memory_pressure: before.limits.max_memory_pressure,
+            max_cpu_pressure: before.limits.max_cpu_pressure,
             ..next.limits.clone()
         },
         templates: next.templates.clone(),

@@ -164,3 +164,36 @@ proptest::proptest! {
         let _ = Config::load(Some(&path), env(&[(&format!("BELLJAR_{key}"), &value)]), &[]);
     }
 }
+
+#[test]
+fn limits_of_the_line_and_the_host_have_ranges() {
+    let limits = |pairs: &[(&str, &str)]| Config::load(None, env(pairs), &[]);
+    let config = limits(&[
+        ("BELLJAR_LIMITS__QUEUE_LENGTH", "0"),
+        ("BELLJAR_LIMITS__MIN_AVAILABLE_MEMORY", "0"),
+        ("BELLJAR_LIMITS__MAX_CPU_PRESSURE", "95"),
+        ("BELLJAR_LIMITS__MAX_MEMORY_PRESSURE", "12.5"),
+    ])
+    .unwrap();
+    assert_eq!(config.limits.min_available_memory, ByteSize(0));
+    let error = limits(&[
+        ("BELLJAR_LIMITS__QUEUE_LENGTH", "10001"),
+        ("BELLJAR_LIMITS__QUEUE_TIMEOUT", "0s"),
+        ("BELLJAR_LIMITS__MAX_CPU_PRESSURE", "101"),
+        ("BELLJAR_LIMITS__MAX_MEMORY_PRESSURE", "nan"),
+        ("BELLJAR_LIMITS__CONNECTIONS_PER_CLIENT", "0"),
+    ])
+    .unwrap_err();
+    let mut keys = keys(&error);
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "limits.connections_per_client",
+            "limits.max_cpu_pressure",
+            "limits.max_memory_pressure",
+            "limits.queue_length",
+            "limits.queue_timeout",
+        ]
+    );
+}

@@ -9,8 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+
+use super::places::Place;
 
 /// How long a peer that is still sending is heard after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ pub(super) struct Socket {
 /// One of the places for connections, and its count among the open ones.
 #[derive(Debug)]
 struct Held {
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     open: Gauge,
 }
 
@@ -37,7 +38,7 @@ impl Drop for Held {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, place: OwnedSemaphorePermit, open: Gauge) -> Self {
+    pub(super) fn new(stream: TcpStream, place: Place, open: Gauge) -> Self {
         // A keystroke is a packet of its own.
         let _ = stream.set_nodelay(true);
         open.inc();

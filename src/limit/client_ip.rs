@@ -52,11 +52,7 @@ pub fn client_address<'a>(
     headers: impl DoubleEndedIterator<Item = &'a str>,
     trusted: &[IpNet],
 ) -> IpAddr {
-    let is_trusted = |address: IpAddr| {
-        let address = address.to_canonical();
-        trusted.iter().any(|network| network.contains(&address))
-    };
-    if !is_trusted(peer) {
+    if !is_trusted(peer, trusted) {
         return peer;
     }
     let mut nearest = peer;
@@ -67,11 +63,17 @@ pub fn client_address<'a>(
             return nearest;
         };
         nearest = address;
-        if !is_trusted(address) {
+        if !is_trusted(address, trusted) {
             return address;
         }
     }
     nearest
+}
+
+/// Whether this is the address of a trusted proxy.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|network| network.contains(&address))
 }
 
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`.

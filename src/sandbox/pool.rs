@@ -172,8 +172,7 @@ async fn add(
     template: &Template,
 ) -> Result<(), Option<LaunchError>> {
     let _ = timeout(GIVE_WAY, sandboxes.nobody_starts()).await;
-    let max = sandboxes.config.get().limits.max_sandboxes;
-    let place = sandboxes.registry.reserve(SandboxId::random(), max);
+    let place = sandboxes.registry.reserve(SandboxId::random());
     let slot = place.map_err(|_| None)?;
     let spec = SandboxSpec {
         id: slot.id().clone(),

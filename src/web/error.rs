@@ -3,6 +3,8 @@
 //! `{"error": "rate_limited", "message": "…", "retryAfter": 10, "retryAfterMs": 10000}`, the form of
 //! toolkata's Sandbox API (`retryAfter` in seconds) with milliseconds added.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::protocol::{Fault, FaultCode, farewell, millis};
+use crate::limit::Refusal;
+use crate::sandbox::AtCapacity;
 use crate::session::{AttachError, CreateError, EndReason};
 use crate::telemetry::Metrics;
 
@@ -125,25 +129,51 @@ pub(super) async fn in_our_form(response: Response) -> Response {
     in_our_form
 }
 
+/// What a visitor is told to wait when there is no place, nor one in line. Nobody knows when there
+/// will be one.
+const CAPACITY_RETRY: Duration = Duration::from_secs(15);
+
 /// What a visitor is told of a session that could not be created.
 pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
     let fault = match error {
         CreateError::Limited(refusal) => {
-            let message = match refusal {
-                crate::limit::Refusal::Concurrent { .. } => {
-                    "You have as many terminals open as one visitor may. Close one and try again."
+            let (code, message) = match refusal {
+                Refusal::Concurrent { .. } => (
+                    FaultCode::RateLimited,
+                    "You have as many terminals open as one visitor may. Close one and try again.",
+                ),
+                Refusal::Hourly { .. } => (
+                    FaultCode::RateLimited,
+                    "You have started as many terminals as one visitor may within an hour.",
+                ),
+                Refusal::Crowded { .. } => (
+                    FaultCode::AtCapacity,
+                    "More visitors came within the hour than can be kept apart. Please try again \
+                     in a moment.",
+                ),
+            };
+            Fault::new(code, message).retry_after(refusal.retry_after())
+        }
+        CreateError::AtCapacity(reason) => {
+            let message = match reason {
+                AtCapacity::LineFull { max: 1.. } => {
+                    "Every terminal is taken, and so is every place in line. Please try again in a \
+                     moment."
                 }
-                crate::limit::Refusal::Hourly { .. } => {
-                    "You have started as many terminals as one visitor may within an hour."
+                AtCapacity::Taken { .. } | AtCapacity::LineFull { .. } => {
+                    "Every terminal is taken right now. Please try again in a moment."
+                }
+                AtCapacity::Shortage(_) => {
+                    "The machine is busy right now. Please try again in a moment."
                 }
             };
-            Fault::new(FaultCode::RateLimited, message).retry_after(refusal.retry_after())
+            Fault::new(FaultCode::AtCapacity, message).retry_after(CAPACITY_RETRY)
         }
-        CreateError::AtCapacity(_) => Fault::new(
+        CreateError::WaitedTooLong => Fault::new(
             FaultCode::AtCapacity,
-            "Every terminal is taken right now. Please try again in a moment.",
+            "No terminal came free in all this time. Please try again a little later.",
         )
-        .retry_after(std::time::Duration::from_secs(15)),
+        .retry_after(CAPACITY_RETRY),
         CreateError::NoTemplate(_) => {
             Fault::new(FaultCode::NoSuchTemplate, format!("template: {error}."))
         }
@@ -154,11 +184,11 @@ pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
                 FaultCode::EngineUnavailable,
                 "Terminals cannot be started right now. Please try again in a moment.",
             )
-            .retry_after(std::time::Duration::from_secs(10))
+            .retry_after(Duration::from_secs(10))
         }
         CreateError::ShuttingDown => {
             Fault::new(FaultCode::GoingAway, farewell(EndReason::Shutdown))
-                .retry_after(std::time::Duration::from_secs(5))
+                .retry_after(Duration::from_secs(5))
         }
     };
     metrics.refused(fault.code.name());
@@ -187,6 +217,16 @@ pub(super) fn of_ending(reason: EndReason) -> Fault {
         _ => FaultCode::NoSuchSession,
     };
     Fault::new(code, farewell(reason))
+}
+
+/// 429: one client has too many connections. The connection ends with the answer.
+pub(super) fn too_many_connections() -> Response {
+    let message = "Too many connections are open from your address. Close some and try again.";
+    let fault = Fault::new(FaultCode::RateLimited, message).retry_after(Duration::from_secs(10));
+    let mut response = fault.into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// What a visitor is told who names a session that is not there.

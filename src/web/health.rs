@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::App;
-use crate::sandbox::EngineState;
+use crate::sandbox::{AtCapacity, EngineState};
 use crate::telemetry::Now;
 
 /// Field order is part of the form that monitors know.
@@ -59,23 +59,27 @@ fn uptime(elapsed: std::time::Duration) -> String {
 /// `GET /status`, for toolkata's pages: whether a visitor would get a terminal now.
 pub(super) async fn status(State(app): State<App>) -> Response {
     let engine = app.sandboxes.engine();
-    // What was started ahead makes room for whoever comes.
-    let held = app
-        .sandboxes
-        .count()
-        .saturating_sub(app.sandboxes.in_pools());
-    let max = app.config.get().limits.max_sandboxes;
+    let limits = &app.config.get().limits;
     let reason = match unusable(&engine) {
         // The cause is for operators; they read /health.
         Some(_) => Some("Terminals cannot be started right now."),
-        None if held >= max => Some("Every terminal is taken right now."),
-        None => None,
+        None => app.sandboxes.closed().map(|closed| match closed {
+            AtCapacity::Shortage(_) => "The machine is busy right now.",
+            AtCapacity::Taken { .. } | AtCapacity::LineFull { .. } => {
+                "Every terminal is taken right now."
+            }
+        }),
     };
     Json(serde_json::json!({
         "isOpen": reason.is_none(),
         "reason": reason,
         "sealed": app.sandboxes.sealed(),
-        "metrics": { "containers": held, "maxContainers": max },
+        "metrics": {
+            "containers": app.sandboxes.count(),
+            "maxContainers": limits.max_sandboxes,
+            "waiting": *app.sandboxes.waiting().borrow(),
+            "maxWaiting": limits.queue_length,
+        },
     }))
     .into_response()
 }
@@ -86,6 +90,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         sandboxes: app.sandboxes.count(),
         in_pools: app.sandboxes.in_pools(),
         max_sandboxes: app.config.get().limits.max_sandboxes,
+        waiting: *app.sandboxes.waiting().borrow(),
         engine_ready: app.sandboxes.engine() == EngineState::Ready,
     });
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use belljar_link::message::{Exit, Size};
 use serde::Deserialize;
 
+use crate::sandbox::Place;
 use crate::session::EndReason;
 
 mod fault;
@@ -78,6 +79,8 @@ pub struct Init {
 pub enum ServerMessage {
     /// Attached; output follows from `offset` on.
     Ready(Ready),
+    /// In line for a sandbox, here.
+    Queued(Place),
     /// Terminal bytes.
     Output(Bytes),
     /// This much output is no longer held.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket};
 use belljar_link::message::Size;
 use futures::stream::{SplitSink, SplitStream};
@@ -27,7 +26,11 @@ use super::protocol::{
     Ready, ServerMessage, v1,
 };
 use super::toolkata;
-use crate::session::{AttachError, AttachRequest, EndReason, Ending, Session, Viewer};
+use crate::session::{AttachError, AttachRequest, EndReason, Ending, Session, Viewer, Waiting};
+
+mod early;
+
+mod line;
 
 mod reader;
 
@@ -35,6 +38,7 @@ mod shower;
 
 mod upgrade;
 
+use early::Early;
 use reader::Reader;
 use shower::Shower;
 pub(super) use upgrade::{attach, start};
@@ -50,9 +54,6 @@ const COME_BACK: Duration = Duration::from_millis(500);
 
 /// How long saying goodbye may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Type-ahead kept while a sandbox starts: messages, and their bytes.
-const MAX_EARLY: (usize, usize) = (256, MAX_MESSAGE);
 
 /// Messages from the reading loop to the showing one. Each is the answer to a client's own message.
 const TELLINGS: usize = 16;
@@ -82,6 +83,8 @@ impl Dialect {
 enum Purpose {
     /// A session of its own, just begun.
     Start(Unclaimed, String, Option<Size>),
+    /// The same, when its turn has come.
+    Wait(Box<Waiting>, Option<Size>),
     /// A session whose token was presented.
     Attach(Arc<Session>, String, AttachRequest),
     /// A session whose token will come with the first message.
@@ -185,7 +188,14 @@ impl Connection {
 
     async fn serve(mut self, purpose: Purpose) {
         let stop = match purpose {
-            Purpose::Start(unclaimed, token, size) => self.start(unclaimed, token, size).await,
+            Purpose::Start(unclaimed, token, size) => {
+                let early = Early::new(from_the_beginning(size));
+                self.start(unclaimed, token, early).await
+            }
+            Purpose::Wait(waiting, size) => {
+                let early = Early::new(from_the_beginning(size));
+                self.wait(*waiting, early).await
+            }
             Purpose::Attach(session, token, request) => self.attach(session, token, request).await,
             Purpose::Await(session, request) => self.await_token(session, request).await,
             Purpose::Refuse(fault) => Stop::Fault(fault),
@@ -193,19 +203,10 @@ impl Connection {
         self.finish(stop).await;
     }
 
-    async fn start(&mut self, mut unclaimed: Unclaimed, token: String, size: Option<Size>) -> Stop {
-        let request = AttachRequest {
-            from: Some(0),
-            size,
-            ..AttachRequest::default()
-        };
+    async fn start(&mut self, mut unclaimed: Unclaimed, token: String, early: Early) -> Stop {
         let session = unclaimed.session.clone();
-        let mut early = VecDeque::new();
-        let viewer = match self
-            .attach_while_reading(&session, request, &mut early)
-            .await
-        {
-            Ok(viewer) => viewer,
+        let (viewer, early) = match self.attach_while_reading(&session, early).await {
+            Ok(attached) => attached,
             Err(stop) => return stop,
         };
         if let Err(stop) = self.ready(&session, &token, &viewer).await {
@@ -225,12 +226,9 @@ impl Connection {
         if let Some(ending) = session.ending() {
             return Stop::Ended(ending);
         }
-        let mut early = VecDeque::new();
-        let viewer = match self
-            .attach_while_reading(&session, request, &mut early)
-            .await
-        {
-            Ok(viewer) => viewer,
+        let early = Early::new(request);
+        let (viewer, early) = match self.attach_while_reading(&session, early).await {
+            Ok(attached) => attached,
             Err(stop) => return stop,
         };
         if let Err(stop) = self.ready(&session, &token, &viewer).await {
@@ -243,14 +241,9 @@ impl Connection {
     async fn await_token(&mut self, session: Arc<Session>, mut request: AttachRequest) -> Stop {
         let first = async {
             loop {
-                match self.stream.next().await {
-                    Some(Ok(message)) => match self.dialect.decode(message) {
-                        ClientMessage::Nothing => {}
-                        ClientMessage::Leave => return Err(Stop::Left),
-                        message => return Ok(message),
-                    },
-                    Some(Err(error)) => return Err(broken(error)),
-                    None => return Err(Stop::Gone),
+                match self.hear().await? {
+                    (ClientMessage::Nothing, _) => {}
+                    (message, _) => return Ok(message),
                 }
             }
         };
@@ -279,53 +272,45 @@ impl Connection {
     }
 
     /// Attach, which may take as long as a start, and meanwhile keep what is typed and notice who
-    /// leaves.
+    /// leaves. Returns what was kept, too.
     async fn attach_while_reading(
         &mut self,
         session: &Session,
-        mut request: AttachRequest,
-        early: &mut VecDeque<ClientMessage>,
-    ) -> Result<Viewer, Stop> {
-        let window = request.window;
-        let mut bytes = 0;
+        mut early: Early,
+    ) -> Result<(Viewer, VecDeque<ClientMessage>), Stop> {
         let started = session.started();
         tokio::pin!(started);
         let ended = loop {
-            let room = early.len() < MAX_EARLY.0 && bytes < MAX_EARLY.1;
             tokio::select! {
                 started = &mut started => break started,
-                message = self.stream.next(), if room => {
-                    let message = match message {
-                        Some(Ok(message)) => message,
-                        Some(Err(error)) => return Err(broken(error)),
-                        None => return Err(Stop::Gone),
-                    };
-                    bytes += length(&message);
-                    match self.dialect.decode(message) {
-                        ClientMessage::Leave => return Err(Stop::Left),
-                        ClientMessage::Nothing => {}
-                        // The first message of a client whose URL said nothing.
-                        ClientMessage::Attach(attach) => {
-                            request.size = attach.size.or(request.size);
-                            request.window = attach.window.min(window);
-                        }
-                        // A copy, for the reason that the input queue copies.
-                        ClientMessage::Input(bytes) => {
-                            let bytes = Bytes::copy_from_slice(&bytes);
-                            early.push_back(ClientMessage::Input(bytes));
-                        }
-                        message => early.push_back(message),
-                    }
+                message = self.hear(), if early.has_room() => {
+                    let (message, length) = message?;
+                    early.keep(message, length);
                 }
             }
         };
         if let Err(ending) = ended {
             return Err(Stop::Fault(of_ending(ending.reason)));
         }
-        session.attach(request).await.map_err(|error| match error {
-            AttachError::Ended(ending) => Stop::Ended(ending),
-            AttachError::Link(_) => Stop::Fault(of_attach(&error)),
-        })
+        match session.attach(early.request).await {
+            Ok(viewer) => Ok((viewer, early.into_messages())),
+            Err(AttachError::Ended(ending)) => Err(Stop::Ended(ending)),
+            Err(error) => Err(Stop::Fault(of_attach(&error))),
+        }
+    }
+
+    /// The next message, and how many bytes of it may be kept. Cancel-safe.
+    async fn hear(&mut self) -> Result<(ClientMessage, usize), Stop> {
+        let message = match self.stream.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(broken(error)),
+            None => return Err(Stop::Gone),
+        };
+        let length = length(&message);
+        match self.dialect.decode(message) {
+            ClientMessage::Leave => Err(Stop::Left),
+            message => Ok((message, length)),
+        }
     }
 
     async fn ready(&mut self, session: &Session, token: &str, viewer: &Viewer) -> Result<(), Stop> {
@@ -433,6 +418,15 @@ impl Connection {
         };
         // A peer that does not read is gone either way.
         let _ = timeout(CLOSE_DEADLINE, farewell).await;
+    }
+}
+
+/// How the first viewer of a session attaches.
+fn from_the_beginning(size: Option<Size>) -> AttachRequest {
+    AttachRequest {
+        from: Some(0),
+        size,
+        ..AttachRequest::default()
     }
 }
 

@@ -75,13 +75,14 @@ impl Encoder {
             ServerMessage::Exit {
                 reason: EndReason::Exited | EndReason::Closed,
                 ..
-            } => Vec::new(),
+            }
+            | ServerMessage::Queued(_)
+            | ServerMessage::Gap { .. }
+            | ServerMessage::Notice(_)
+            | ServerMessage::Pong(_) => Vec::new(),
             ServerMessage::Exit { reason, .. } => json(serde_json::json!({
                 "type": "error", "message": farewell(*reason)
             })),
-            ServerMessage::Gap { .. } | ServerMessage::Notice(_) | ServerMessage::Pong(_) => {
-                Vec::new()
-            }
         }
     }
 

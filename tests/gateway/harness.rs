@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use belljar::config::{Config, LauncherKind};
 use belljar::gateway::Gateway;
-use belljar::sandbox::{EngineState, Launcher, launcher};
+use belljar::sandbox::{EngineState, Host, Launcher, launcher};
 use belljar::session::Leave;
 use belljar::web::App;
+use bytesize::ByteSize;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +59,9 @@ pub fn process_config() -> Config {
     config.limits.sessions_per_hour = 100_000;
     config.limits.concurrent_sessions = 1000;
     config.limits.commands_per_minute = 60_000;
+    // Whatever this machine is doing meanwhile.
+    config.limits.min_available_memory = ByteSize(0);
+    config.limits.max_memory_pressure = 0.0;
     let template = config.templates.get_mut("base").expect("there is a base");
     // A shell that prints nothing of its own but a known prompt.
     template.command = ["/bin/bash", "--noprofile", "--norc"]
@@ -91,8 +95,13 @@ impl TestGateway {
 
     /// A gateway with this configuration.
     pub async fn with(config: Config) -> Self {
+        Self::on(Host::this(), config).await
+    }
+
+    /// A gateway with this configuration on this host.
+    pub async fn on(host: Host, config: Config) -> Self {
         let launcher = launcher(&config);
-        let gateway = Self::launched(config, launcher).await;
+        let gateway = Self::launched_on(host, config, launcher).await;
         let state = timeout(PATIENCE, gateway.app.sandboxes.engine_known()).await;
         assert_eq!(
             state.expect("the engine is known in time"),
@@ -103,11 +112,15 @@ impl TestGateway {
     }
 
     /// A gateway with this launcher, whatever the state of its engine.
-    pub async fn launched(mut config: Config, launcher: Arc<dyn Launcher>) -> Self {
+    pub async fn launched(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+        Self::launched_on(Host::this(), config, launcher).await
+    }
+
+    async fn launched_on(host: Host, mut config: Config, launcher: Arc<dyn Launcher>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound port");
         config.listen = address;
-        let gateway = Gateway::new(config, launcher).await;
+        let gateway = Gateway::on(host, config, launcher).await;
         let app = gateway.app().clone();
         let (shutdown, asked) = oneshot::channel();
         let served = tokio::spawn(gateway.serve(listener, async {
@@ -122,17 +135,18 @@ impl TestGateway {
         }
     }
 
-    /// Nothing is left of any session: no sandbox, no permit.
+    /// Nothing is left of any session: no sandbox, no permit, nobody in line.
     pub async fn assert_empty(&self) {
         let begun = Instant::now();
         loop {
             let (sandboxes, permits) = (self.app.sandboxes.count(), self.app.limiter.held());
-            if sandboxes == 0 && permits == 0 {
+            let waiting = *self.app.sandboxes.waiting().borrow();
+            if sandboxes == 0 && permits == 0 && waiting == 0 {
                 return;
             }
             assert!(
                 begun.elapsed() < PATIENCE,
-                "{sandboxes} sandboxes and {permits} permits are left"
+                "{sandboxes} sandboxes and {permits} permits are left, and {waiting} in line"
             );
             sleep(Duration::from_millis(10)).await;
         }

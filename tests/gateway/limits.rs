@@ -9,7 +9,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Client, Heard, TestGateway, agent, process_config};
+use crate::harness::{Client, Heard, PATIENCE, TestGateway, agent, process_config};
 use crate::raw::{Raw, eventually};
 
 /// A gateway with the limits that ship, which believes the test who it is.
@@ -124,7 +124,11 @@ async fn of_fifty_at_the_same_moment_two_get_in() {
 
 #[tokio::test]
 async fn when_every_place_is_taken_visitors_are_told() {
-    let gateway = gateway(|config| config.limits.max_sandboxes = 2).await;
+    let gateway = gateway(|config| {
+        config.limits.max_sandboxes = 2;
+        config.limits.queue_length = 0;
+    })
+    .await;
     let one = visit(&gateway, "192.0.2.1").await;
     let two = visit(&gateway, "192.0.2.2").await;
     let (told, code) = outcome(&mut connect(&gateway, "192.0.2.3").await)
@@ -182,6 +186,42 @@ async fn refusals_over_rest_say_when_to_come_back() {
         assert!(header >= 1);
     }
     drop(visitors);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_every_connection() {
+    let gateway = gateway(|config| {
+        config.trusted_proxies.clear();
+        config.limits.connections_per_client = 3;
+    })
+    .await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 200 "));
+        held.push(raw);
+    }
+    let mut fourth = Raw::connect(&gateway).await;
+    fourth
+        .send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    let head = fourth.head().await.to_lowercase();
+    assert!(head.starts_with("http/1.1 429 "), "{head}");
+    assert!(head.contains("retry-after: 10"), "{head}");
+    let body: Value = serde_json::from_str(&fourth.rest().await).expect("JSON, then the end");
+    assert_eq!(body["error"], "rate_limited");
+    // One that is given back is there again.
+    drop(held);
+    let begun = std::time::Instant::now();
+    loop {
+        let (status, _) = gateway.http("GET", "/health", &[], "").await;
+        if status == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "none was given back");
+    }
     gateway.stop().await;
 }
 

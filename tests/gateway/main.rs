@@ -29,6 +29,8 @@ mod hostile;
 
 mod limits;
 
+mod queue;
+
 mod resume;
 
 mod toolkata;

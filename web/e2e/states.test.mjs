@@ -41,7 +41,7 @@ const STATES = {
   connected: { shell: true, sees: 'Connected' },
   unsealed: { shell: true, sealed: false, sees: 'Development mode: not sealed' },
   starting: { wait: 4500, sees: 'so far' },
-  queued: { says: [{ type: 'queued', position: 3, etaMs: 8000 }], sees: 'You are 3rd in line' },
+  queued: { says: [{ type: 'queued', position: 3, etaMs: 18_000 }], sees: 'You are number 3 in line' },
   idle: {
     shell: true,
     says: [{ type: 'notice', code: 'idle_warning', message: '', remainingMs: 59_000 }],
@@ -108,6 +108,8 @@ const LOOKS = [
   ['unsealed', 'light', 'narrow'],
   ['starting', 'dark', 'desktop'],
   ['queued', 'light', 'desktop'],
+  ['queued', 'dark', 'phone'],
+  ['queued', 'light', 'narrow'],
   ['idle', 'dark', 'desktop'],
   ['idle', 'light', 'narrow'],
   ['expiry', 'light', 'desktop'],
@@ -120,6 +122,7 @@ const LOOKS = [
   ['taken-over', 'light', 'desktop'],
   ['limited', 'dark', 'phone'],
   ['full', 'light', 'desktop'],
+  ['full', 'dark', 'phone'],
 ];
 
 describe('the states of a terminal', () => {
@@ -202,6 +205,16 @@ describe('the states of a terminal', () => {
     assert.equal(request.method(), 'DELETE');
     assert.equal(request.url(), `${gateway.url}/sessions/${READY.session}`);
     assert.equal(request.headers().authorization, `Bearer ${READY.token}`);
+    await visitor.close();
+  });
+
+  it('lets a visitor leave the line', TIME, async () => {
+    const visitor = await Visitor.open(browser, 'about:blank');
+    await play(visitor.page, STATES.queued);
+    await visitor.page.goto(gateway.url);
+    await visitor.page.getByRole('button', { name: 'Leave the line' }).click();
+    await visitor.is('idle');
+    await visitor.page.getByRole('button', { name: 'Start' }).waitFor();
     await visitor.close();
   });
 

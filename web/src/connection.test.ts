@@ -35,13 +35,35 @@ describe('starting', () => {
     connection.start(80, 24);
     socket().open();
     socket().says({ type: 'queued', position: 3, etaMs: 4000 });
-    expect(connection.state).toMatchObject({ name: 'queued', position: 3, etaMs: 4000 });
+    expect(connection.state).toEqual({ name: 'queued', position: 3, readyAt: Date.now() + 4000 });
     socket().says({ type: 'queued', position: 1, etaMs: null });
+    expect(connection.state).toEqual({ name: 'queued', position: 1, readyAt: null });
     socket().ready();
     socket().writes('$ ');
     expect(connection.state.name).toBe('connected');
     expect(seen.screen).toBe('$ ');
     expect(store.lease).toEqual(LEASE);
+  });
+
+  it('keeps what is typed in line, and leaves the line for good', () => {
+    const { connection, sockets, socket } = setUp();
+    connection.start(80, 24);
+    socket().open();
+    socket().says({ type: 'queued', position: 1, etaMs: null });
+    expect(connection.input('ls\r')).toBe(true);
+    socket().ready();
+    expect(new TextDecoder().decode(socket().typed)).toBe('ls\r');
+
+    connection.restart(80, 24);
+    socket().lose(1000);
+    socket().open();
+    socket().says({ type: 'queued', position: 2, etaMs: null });
+    connection.detach();
+    expect(connection.state.name).toBe('idle');
+    expect(socket().closed).toBe(true);
+    const { length } = sockets;
+    vi.advanceTimersByTime(120_000);
+    expect(sockets).toHaveLength(length);
   });
 
   it('tells the gateway when the size has changed meanwhile', () => {

@@ -74,7 +74,8 @@ export type End =
 export type State =
   | { name: 'idle' }
   | { name: 'starting'; since: number }
-  | { name: 'queued'; since: number; position: number; etaMs: number | null }
+  /** `readyAt`: when the gateway expects our turn; `null` while it cannot tell. */
+  | { name: 'queued'; position: number; readyAt: number | null }
   | { name: 'connected'; ready: Ready }
   /** `retryAt` is `null` while an attempt is being made. */
   | { name: 'reconnecting'; attempt: number; retryAt: number | null }
@@ -329,11 +330,12 @@ export class Connection {
         this.#ready(message);
         break;
       case 'queued': {
-        const since = this.#state.name === 'queued' ? this.#state.since : Date.now();
+        const now = Date.now();
         this.#timers.attempt.set(START_MS, () => this.#lost());
         this.#attempt = 0;
-        this.#lostAt = Date.now();
-        this.#set({ name: 'queued', since, position: message.position, etaMs: message.etaMs });
+        this.#lostAt = now;
+        const readyAt = message.etaMs === null ? null : now + message.etaMs;
+        this.#set({ name: 'queued', position: message.position, readyAt });
         break;
       }
       case 'gap':

@@ -1,12 +1,14 @@
 /** Everything around the characters: the bar, and the card that stands in front while there is no shell. */
 import type { State } from './connection.ts';
-import { about, clock, ordinal, sayEnd } from './words.ts';
+import { about, clock, sayEnd, sayQueue } from './words.ts';
 
 export interface StatusListener {
   start(): void;
   fresh(): void;
   extend(): void;
   retry(): void;
+  /** Give up the place in line. */
+  leave(): void;
 }
 
 /** From here on the time left is a countdown by the second. */
@@ -57,13 +59,14 @@ export class Status {
   #hint: { text: string; until: number } | null = null;
   #ticker: ReturnType<typeof setInterval> | null = null;
   #said = '';
+  #go: () => void = () => {};
   #act: () => void = () => {};
 
   constructor(root: HTMLElement, listener: StatusListener) {
     this.#root = root;
     this.#listener = listener;
     root.insertAdjacentHTML('beforeend', MARKUP);
-    this.#part('.go').addEventListener('click', () => listener.start());
+    this.#part('.go').addEventListener('click', () => this.#go());
     this.#part('.act').addEventListener('click', () => this.#act());
     this.#part('.fresh').addEventListener('click', () => listener.fresh());
     this.#render();
@@ -126,6 +129,7 @@ export class Status {
   /** Returns whether it shows something that changes with time. */
   #card(now: number): boolean {
     const state = this.#state;
+    this.#go = () => this.#listener.start();
     const card = (title: string, detail: string, action: string | null, enabled = true) => {
       this.#text('.title', title);
       this.#text('.detail', detail);
@@ -145,9 +149,10 @@ export class Status {
         return true;
       }
       case 'queued': {
-        const wait = state.etaMs === null ? '' : `About ${about(state.etaMs)} to go`;
-        card(`You are ${ordinal(state.position)} in line`, wait, null);
-        return false;
+        const { title, detail } = sayQueue(state.position, state.readyAt === null ? null : state.readyAt - now);
+        card(title, detail, 'Leave the line');
+        this.#go = () => this.#listener.leave();
+        return state.readyAt !== null;
       }
       case 'ended': {
         const { title, detail, action } = sayEnd(state.end, state.resumable);
@@ -178,6 +183,7 @@ export class Status {
         break;
       case 'queued':
         [tone, label] = ['busy', 'Waiting in line'];
+        said = sayQueue(state.position, null).title;
         break;
       case 'connected':
         [tone, label] = ['good', state.ready.readOnly ? 'Watching' : 'Connected'];

@@ -42,6 +42,7 @@ export class BelljarTerminal extends HTMLElement {
         this.focus();
       },
       retry: () => connection.retryNow(),
+      leave: () => connection.detach(),
     });
     const screen = new Screen(root.querySelector('.screen') as HTMLElement, {
       data: (text) => {

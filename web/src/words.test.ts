@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { about, clock, ordinal, sayEnd } from './words.ts';
+import { about, clock, sayEnd, sayQueue } from './words.ts';
 
 it('counts down', () => {
   expect([42_000, 41_001, 0, -5, 725_000].map(clock)).toEqual(['0:42', '0:42', '0:00', '0:00', '12:05']);
@@ -9,19 +9,12 @@ it('rounds long waits', () => {
   expect([900, 89_000, 1_440_000, 7_200_000].map(about)).toEqual(['1 s', '89 s', '24 min', '2 h']);
 });
 
-it('knows its ordinals', () => {
-  expect([1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal)).toEqual([
-    '1st',
-    '2nd',
-    '3rd',
-    '4th',
-    '11th',
-    '12th',
-    '13th',
-    '21st',
-    '102nd',
-    '111th',
-  ]);
+it('says where a visitor stands in line without claiming to know more than it does', () => {
+  expect(sayQueue(3, 16_400)).toEqual({ title: 'You are number 3 in line', detail: 'About 20 s' });
+  expect(sayQueue(1, 4_200)).toEqual({ title: 'You are next in line', detail: 'About 5 s' });
+  expect(sayQueue(2, -900).detail).toBe('It should not be long now');
+  expect(sayQueue(2, null).detail).not.toContain('About');
+  expect(sayQueue(40, 600_000).detail).toBe('About 10 min');
 });
 
 it('says how a shell ended, and stays silent about success', () => {

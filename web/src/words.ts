@@ -90,9 +90,14 @@ export function about(ms: number): string {
   return minutes < 90 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
 }
 
-/** `1st`, `2nd`, `3rd`, `11th`. */
-export function ordinal(n: number): string {
-  const teen = n % 100 >= 11 && n % 100 <= 13;
-  const suffix = teen ? 'th' : (['th', 'st', 'nd', 'rd'][n % 10] ?? 'th');
-  return `${n}${suffix}`;
+/** Where a visitor stands in line, and for how long, as far as anybody knows. */
+export function sayQueue(position: number, waitMs: number | null): { title: string; detail: string } {
+  const title = position === 1 ? 'You are next in line' : `You are number ${position} in line`;
+  if (waitMs === null) return { title, detail: 'What you type meanwhile is kept' };
+  // An estimate by the second would claim too much.
+  const rounded = waitMs > FINE_MS ? Math.ceil(waitMs / COARSE_MS) * COARSE_MS : waitMs;
+  return { title, detail: waitMs > 0 ? `About ${about(rounded)}` : 'It should not be long now' };
 }
+
+const FINE_MS = 10_000;
+const COARSE_MS = 5_000;

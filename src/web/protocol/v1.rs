@@ -129,6 +129,11 @@ enum Outgoing<'a> {
         remaining_ms: u64,
         window: u32,
     },
+    Queued {
+        position: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        eta_ms: Option<u64>,
+    },
     Gap {
         from: u64,
         to: u64,
@@ -173,6 +178,10 @@ pub fn encode(message: &ServerMessage) -> Option<Message> {
             expires_at: timestamp(ready.expires_at),
             remaining_ms: millis(ready.remaining),
             window: ready.window,
+        },
+        ServerMessage::Queued(place) => Outgoing::Queued {
+            position: place.position,
+            eta_ms: place.eta.map(millis),
         },
         ServerMessage::Gap { from, to } => Outgoing::Gap {
             from: *from,
@@ -223,7 +232,10 @@ pub fn encode(message: &ServerMessage) -> Option<Message> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::sandbox::Place;
     use crate::session::EndReason;
     use crate::web::protocol::{Fault, FaultCode};
     use axum::body::Bytes;
@@ -297,6 +309,15 @@ mod tests {
             Some(Message::Text(
                 r#"{"type":"error","code":"at_capacity","message":"Full."}"#.into()
             ))
+        );
+        let queued = |eta| encode(&ServerMessage::Queued(Place { position: 3, eta }));
+        assert_eq!(
+            [queued(None), queued(Some(Duration::from_secs(20)))],
+            [
+                r#"{"type":"queued","position":3}"#,
+                r#"{"type":"queued","position":3,"etaMs":20000}"#
+            ]
+            .map(|json| Some(Message::Text(json.into())))
         );
         let exit = ServerMessage::Exit {
             reason: EndReason::Exited,

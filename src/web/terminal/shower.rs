@@ -19,10 +19,10 @@ use crate::web::toolkata::InitWatch;
 
 /// A ping this often keeps proxies from closing a quiet connection (Caddy's and most others' limit
 /// is 60 s) and finds dead ones.
-const PING_EVERY: Duration = Duration::from_secs(25);
+pub(super) const PING_EVERY: Duration = Duration::from_secs(25);
 
 /// After a ping, how long until something must have been heard.
-const PONG_DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const PONG_DEADLINE: Duration = Duration::from_secs(15);
 
 /// After the link is lost, how long the session may take to find out why.
 const AUTOPSY_DEADLINE: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use belljar_link::message::Size;
 use serde::Deserialize;
 
 use super::{Connection, Dialect, Purpose, Unclaimed};
-use crate::session::{AttachRequest, Create};
+use crate::session::{AttachRequest, Create, Entry};
 use crate::web::App;
 use crate::web::auth::{self, Visitor, check_origin, trace_parent};
 use crate::web::error::{no_such_session, of_create, token_missing};
@@ -78,10 +78,22 @@ pub(in crate::web) async fn start(
             max_duration: None,
             trace: trace_parent(&headers),
         };
-        let created = app.sessions.create(create);
-        let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;
-        let token = token.reveal().to_owned();
-        Ok(Purpose::Start(Unclaimed::new(session), token, size))
+        let entry = match dialect {
+            Dialect::V1 => app.sessions.create_or_wait(create),
+            // It has no words for a wait.
+            Dialect::Toolkata => {
+                let created = app.sessions.create(create);
+                created.map(|(session, token)| Entry::Begun(session, token))
+            }
+        };
+        let entry = entry.map_err(|error| of_create(&error, &app.metrics))?;
+        Ok(match entry {
+            Entry::Begun(session, token) => {
+                let token = token.reveal().to_owned();
+                Purpose::Start(Unclaimed::new(session), token, size)
+            }
+            Entry::Waiting(waiting) => Purpose::Wait(waiting, size),
+        })
     };
     let purpose = begin();
     accept(app, upgrade, dialect, purpose)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::serve::Served;
-use super::{Namespace, Sealed, config, engine, place, say};
+use super::{Namespace, Sealed, WIDE, config, engine, place, say};
 
 /// Ways to end.
 #[derive(Debug, Clone, Copy)]
@@ -363,5 +363,29 @@ async fn the_engine_was_told_everything_that_seals() {
     // The token is nowhere: who may ask the engine may not enter the session by that.
     assert!(!seen.to_string().contains(&client.token));
     gateway.end([client]).await;
+    gateway.stop().await;
+}
+
+/// A place is free once the engine has removed what was there: there is never more than the one.
+#[tokio::test]
+async fn those_in_line_get_the_one_place_one_after_the_other() {
+    let Some(_place) = place().await else { return };
+    let mut config = config();
+    config.limits.max_sandboxes = 1;
+    let gateway = Sealed::with(config).await;
+    let mut inside = gateway.visit().await;
+    for _ in 0..2 {
+        let mut next = gateway.connect(&format!("/ws?{WIDE}")).await;
+        assert_eq!(next.told("queued").await["position"], 1);
+        next.input("echo wai''ted\r").await;
+        inside.send(json!({"type": "close"})).await;
+        assert_eq!(inside.closed().await, 1000);
+        next.ready().await;
+        assert_eq!(gateway.namespace.containers().await.len(), 1);
+        next.until("waited\r\n").await;
+        next.until("$ ").await;
+        inside = next;
+    }
+    gateway.end([inside]).await;
     gateway.stop().await;
 }
