@@ -17,9 +17,12 @@ use toml::{Table, Value};
 
 mod layers;
 
+mod recordings;
+
 mod template;
 
 pub use layers::Source;
+pub use recordings::Recordings;
 pub use template::Template;
 
 /// Where the configuration file is looked for if none is named.
@@ -52,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// The Docker (or Podman) engine.
     pub docker: Docker,
+    /// Recordings of sessions.
+    pub recordings: Recordings,
     /// Recipes for sandboxes, by name.
     pub templates: BTreeMap<String, Template>,
 }
@@ -142,6 +147,7 @@ impl Default for Config {
             log: Log::default(),
             limits: Limits::default(),
             docker: Docker::default(),
+            recordings: Recordings::default(),
             templates: BTreeMap::new(),
         }
     }
@@ -345,6 +351,7 @@ impl Config {
             ),
         );
         wrong.extend(self.limits.check());
+        wrong.extend(self.recordings.check());
         wrong.extend(self.check_templates());
         wrong
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use belljar_link::client::{LinkError, TerminalControl, TerminalInput, TerminalOutput};
+use belljar_link::client::{LinkError, SideDoor, TerminalControl, TerminalInput, TerminalOutput};
 use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -28,10 +28,18 @@ mod deadline;
 
 mod lease;
 
+mod recording;
+
+mod share;
+
 mod store;
 
 use deadline::Deadlines;
 use lease::Lease;
+pub use recording::{Archive, Recorded};
+pub use share::{
+    MAX_SHARES, MAX_VIEWERS, Mode, Seat, SeatError, ShareId, ShareRecord, Shares, TooManyShares,
+};
 use store::Store;
 
 /// After a viewer is lost, how long its program is held at the window, so that a viewer who comes
@@ -175,6 +183,8 @@ pub struct Create {
     pub init: Vec<String>,
     /// Shorter than the template's maximum duration, if present.
     pub max_duration: Option<Duration>,
+    /// Record it, whatever the template says.
+    pub record: bool,
 }
 
 /// Why a session was not created.
@@ -195,6 +205,9 @@ pub enum CreateError {
         /// The longest allowed.
         max: Duration,
     },
+    /// Recording on request is not allowed.
+    #[error("record: sessions are not recorded on request here")]
+    NotRecorded,
     /// The engine is not usable.
     #[error("the engine is not usable: {0}")]
     Unavailable(String),
@@ -246,22 +259,47 @@ pub struct Viewer {
     pub output: TerminalOutput,
     /// Acknowledgements, size, pings.
     pub control: TerminalControl,
-    /// The input.
-    pub input: TerminalInput,
+    /// The input; absent if this viewer may only watch.
+    pub input: Option<TerminalInput>,
     /// What to tell the visitor.
     pub notices: mpsc::Receiver<Notice>,
     /// Hold it as long as the visitor is there.
     pub presence: Presence,
 }
 
-/// A viewer's being there; its drop tells the session's task.
+/// A viewer's being there.
 #[derive(Debug)]
-pub struct Presence {
-    _alive: oneshot::Sender<()>,
+pub struct Presence(Place);
+
+#[derive(Debug)]
+enum Place {
+    /// Its drop tells the session's task.
+    Owner {
+        _alive: oneshot::Sender<()>,
+    },
+    Guest(Seat),
+}
+
+impl Presence {
+    /// Whether this is the session's owner, who alone sets its size, holds its program by not
+    /// acknowledging, and ends it; not somebody whom a share let in.
+    pub fn is_owner(&self) -> bool {
+        matches!(self.0, Place::Owner { .. })
+    }
+
+    /// Resolves when the viewer's share is revoked.
+    pub async fn revoked(&self) {
+        match &self.0 {
+            Place::Owner { .. } => std::future::pending().await,
+            Place::Guest(seat) => seat.revoked.cancelled().await,
+        }
+    }
 }
 
 enum Command {
     Attach(AttachRequest, oneshot::Sender<Result<Viewer, LinkError>>),
+    /// For those who attach beside the owner.
+    SideDoor(oneshot::Sender<SideDoor>),
     Exited(Exit),
     Close,
 }
@@ -307,10 +345,15 @@ pub struct Session {
     pub expires_at: SystemTime,
     /// It ends after this long without input.
     pub idle_timeout: Duration,
+    /// Who else may look at it.
+    pub shares: Arc<Shares>,
     token: TokenHash,
     activity: Activity,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
+    /// The terminal's size, as its owner has last set it.
+    size: watch::Sender<Size>,
+    recorded: watch::Sender<Recorded>,
 }
 
 impl Session {
@@ -382,6 +425,47 @@ impl Session {
         Err(AttachError::Ended(self.ended().await))
     }
 
+    /// Attach a viewer whom a share lets in. Waits while the sandbox starts. The link is asked here
+    /// and not by the session's task, which others must not be able to keep busy.
+    pub async fn watch(&self, seat: Seat, request: AttachRequest) -> Result<Viewer, AttachError> {
+        let (reply, door) = oneshot::channel();
+        let asked = self.commands.send(Command::SideDoor(reply)).await;
+        let (Ok(()), Ok(door)) = (asked, door.await) else {
+            return Err(AttachError::Ended(self.ended().await));
+        };
+        let (attached, output, control) = door.watch(request.from).await?;
+        let input = match seat.mode {
+            Mode::Read => None,
+            Mode::Write => Some(door.input().await?),
+        };
+        Ok(Viewer {
+            attached,
+            window: request.window,
+            output,
+            control,
+            input,
+            // What the session has to say, it says to its owner.
+            notices: mpsc::channel(1).1,
+            presence: Presence(Place::Guest(seat)),
+        })
+    }
+
+    /// The terminal's size, now and from now on.
+    pub fn size(&self) -> watch::Receiver<Size> {
+        self.size.subscribe()
+    }
+
+    /// The owner has set the terminal's size.
+    pub fn resized(&self, size: Size) {
+        self.size
+            .send_if_modified(|old| std::mem::replace(old, size) != size);
+    }
+
+    /// Whether it is recorded, now and from now on.
+    pub fn recorded(&self) -> watch::Receiver<Recorded> {
+        self.recorded.subscribe()
+    }
+
     /// The shell has ended, and its viewer has seen all its output.
     pub async fn exited(&self, exit: Exit) {
         // A task that is gone has ended the session already.
@@ -409,6 +493,7 @@ pub struct Sessions {
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
     store: Store,
+    archive: Arc<Archive>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -423,12 +508,14 @@ impl Sessions {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let archive = Arc::new(Archive::open(&config.recordings));
         Self {
             config,
             sandboxes,
             limiter,
             metrics,
             store: Store::default(),
+            archive,
             tasks,
             stop,
         }
@@ -453,6 +540,14 @@ impl Sessions {
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
             return Err(CreateError::BadDuration { max: longest });
         }
+        if create.record && !template.recording && !self.config.recordings.on_request {
+            return Err(CreateError::NotRecorded);
+        }
+        let recorded = if create.record || template.recording {
+            Recorded::Running
+        } else {
+            Recorded::No
+        };
         if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
             self.sandboxes.engine()
         {
@@ -472,10 +567,13 @@ impl Sessions {
             created_at: now,
             expires_at: now + max_duration,
             idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
+            shares: Arc::new(Shares::new(Vec::new(), self.metrics.clone())),
             token: token.hash(),
             activity: Activity::new(),
             commands,
             state: watched,
+            size: watch::Sender::new(create.size.clamped()),
+            recorded: watch::Sender::new(recorded),
         });
         self.store.insert(session.clone());
         let spec = SandboxSpec {
@@ -493,6 +591,8 @@ impl Sessions {
             session: session.clone(),
             sandboxes: self.sandboxes.clone(),
             metrics: self.metrics.clone(),
+            archive: self.archive.clone(),
+            tasks: self.tasks.clone(),
             deadlines: Deadlines::new(
                 session.idle_timeout,
                 max_duration,
@@ -515,8 +615,16 @@ impl Sessions {
         self.store.find(id)
     }
 
+    /// The recordings.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
     /// Forget what ended long ago. Call now and then.
     pub fn prune(&self) {
         self.store.prune(Instant::now());
+        let archive = self.archive.clone();
+        self.tasks
+            .spawn_blocking(move || archive.prune(SystemTime::now()));
     }
 }

@@ -4,6 +4,7 @@
 //! Never logged: input, output, tokens, `Authorization`, cookies, query strings.
 
 use std::io::IsTerminal;
+use std::ops::Deref;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -50,6 +51,9 @@ pub struct Metrics {
     bytes: Family<Label, Counter>,
     sandboxes: Gauge,
     connections: Gauge,
+    viewers: Family<Label, Gauge>,
+    recordings: Gauge,
+    recordings_stopped: Family<Label, Counter>,
 }
 
 impl Default for Metrics {
@@ -77,6 +81,15 @@ impl Default for Metrics {
         registry.register("sandboxes", help, sandboxes.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let viewers = Family::<Label, Gauge>::default();
+        let help = "Viewers let in by a share, by what they may do";
+        registry.register("viewers", help, viewers.clone());
+        let recordings = Gauge::default();
+        let help = "Recordings being written";
+        registry.register("recordings", help, recordings.clone());
+        let recordings_stopped = Family::<Label, Counter>::default();
+        let help = "Recordings that stopped before their session ended, by reason";
+        registry.register("recordings_stopped", help, recordings_stopped.clone());
         Self {
             registry,
             sessions,
@@ -87,6 +100,9 @@ impl Default for Metrics {
             bytes,
             sandboxes,
             connections,
+            viewers,
+            recordings,
+            recordings_stopped,
         }
     }
 }
@@ -135,6 +151,23 @@ impl Metrics {
         &self.connections
     }
 
+    /// Viewers let in by shares of this mode.
+    pub fn viewers(&self, mode: &'static str) -> impl Deref<Target = Gauge> {
+        self.viewers.get_or_create(&[("mode", mode)])
+    }
+
+    /// Recordings being written.
+    pub fn recordings(&self) -> &Gauge {
+        &self.recordings
+    }
+
+    /// A recording has stopped before its session ended.
+    pub fn recording_stopped(&self, reason: &'static str) {
+        self.recordings_stopped
+            .get_or_create(&[("reason", reason)])
+            .inc();
+    }
+
     /// Everything in Prometheus' text form.
     pub fn render(&self, sandboxes: usize) -> String {
         self.sandboxes
@@ -159,6 +192,8 @@ mod tests {
         metrics.engine_error("start");
         metrics.refused("rate_limited");
         metrics.byte_counters().1.inc_by(7);
+        metrics.viewers("read").inc();
+        metrics.recording_stopped("disk");
         let text = metrics.render(3);
         for line in [
             "belljar_sessions{state=\"starting\"} 0",
@@ -169,6 +204,9 @@ mod tests {
             "belljar_refusals_total{reason=\"rate_limited\"} 1",
             "belljar_terminal_bytes_total{direction=\"out\"} 7",
             "belljar_sandboxes 3",
+            "belljar_viewers{mode=\"read\"} 1",
+            "belljar_recordings 0",
+            "belljar_recordings_stopped_total{reason=\"disk\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from:\n{text}");
         }

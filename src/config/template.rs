@@ -26,6 +26,8 @@ pub struct Template {
     pub env: BTreeMap<String, String>,
     /// Shell lines run before the visitor's shell, in order.
     pub init: Vec<String>,
+    /// Whether its sessions are recorded.
+    pub recording: bool,
     /// Memory; at the limit the sandbox ends.
     pub memory: ByteSize,
     /// CPUs.
@@ -56,6 +58,7 @@ impl Default for Template {
             home: "/home/sandbox".into(),
             env: BTreeMap::new(),
             init: Vec::new(),
+            recording: false,
             memory: ByteSize::mib(128),
             cpus: 0.5,
             pids: 64,

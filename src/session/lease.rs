@@ -9,9 +9,13 @@ use belljar_link::message::{Attach, OpenTerminal, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::deadline::{Deadlines, Due};
-use super::{AttachRequest, Command, EndReason, Ending, Notice, Presence, Session, State, Viewer};
+use super::recording::{Archive, Recorded, Recorder};
+use super::{
+    AttachRequest, Command, EndReason, Ending, Notice, Place, Presence, Session, State, Viewer,
+};
 use crate::limit::Permit;
 use crate::sandbox::{Death, LaunchError, Sandbox, SandboxSpec, Sandboxes, Slot};
 use crate::telemetry::Metrics;
@@ -39,6 +43,8 @@ pub(super) struct Lease {
     pub(super) session: Arc<Session>,
     pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) archive: Arc<Archive>,
+    pub(super) tasks: TaskTracker,
     pub(super) deadlines: Deadlines,
     pub(super) hold: Duration,
     pub(super) permit: Permit,
@@ -61,7 +67,14 @@ impl Lease {
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, "session begins");
         self.metrics.session_state(None, Some("starting"));
         let ending = match self.start(slot, spec, size, init).await {
-            Ok((sandbox, terminal)) => self.live(&sandbox, terminal).await,
+            Ok((sandbox, terminal)) => {
+                let recorder = self.record(&sandbox, terminal);
+                let ending = self.live(&sandbox, terminal).await;
+                if let Some(recorder) = recorder {
+                    recorder.finish().await;
+                }
+                ending
+            }
             Err(error) => {
                 tracing::error!(
                     session = %id, sandbox = %sandbox_id, %error, remedy = error.remedy(),
@@ -105,6 +118,19 @@ impl Lease {
         Ok((sandbox, terminal))
     }
 
+    /// Begin the recording, if there is to be one.
+    fn record(&self, sandbox: &Sandbox, terminal: u32) -> Option<Recorder> {
+        (*self.session.recorded().borrow() != Recorded::No).then(|| {
+            Recorder::start(
+                self.session.clone(),
+                sandbox.link.side_door(terminal),
+                self.archive.clone(),
+                self.metrics.clone(),
+                &self.tasks,
+            )
+        })
+    }
+
     fn set_state(&self, to: State) {
         let from = self.state.borrow().name();
         self.metrics.session_state(Some(from), Some(to.name()));
@@ -142,6 +168,9 @@ impl Lease {
                         }
                     }
                     Some(Command::Attach(..)) => {}
+                    Some(Command::SideDoor(reply)) => {
+                        let _ = reply.send(sandbox.link.side_door(terminal));
+                    }
                     Some(Command::Exited(exit)) => {
                         return Ending { reason: EndReason::Exited, exit: Some(exit) };
                     }
@@ -204,6 +233,7 @@ impl Lease {
             let resized = timeout(RESIZE_DEADLINE, resize).await;
             resized.map_err(|_| LinkError::Deadline)??;
         }
+        self.session.resized(attached.size);
         let (notices, receiver) = mpsc::channel(NOTICES);
         let (alive, gone) = oneshot::channel();
         let viewer = Viewer {
@@ -211,9 +241,9 @@ impl Lease {
             window: request.window,
             output,
             control,
-            input: input?,
+            input: Some(input?),
             notices: receiver,
-            presence: Presence { _alive: alive },
+            presence: Presence(Place::Owner { _alive: alive }),
         };
         Ok((viewer, Current { notices, gone }))
     }

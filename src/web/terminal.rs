@@ -19,15 +19,17 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::App;
-use super::auth;
-use super::error::{of_attach, of_ending};
+use super::auth::{self, Key};
+use super::error::{of_attach, of_ending, of_seat};
 use super::input::InputQueue;
 use super::protocol::{
     self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, MAX_MESSAGE, Notice,
     Ready, ServerMessage, v1,
 };
 use super::toolkata;
-use crate::session::{AttachError, AttachRequest, Ending, Session, Viewer};
+use crate::session::{AttachError, AttachRequest, Ending, Recorded, Session, Viewer};
+
+mod news;
 
 mod reader;
 
@@ -35,6 +37,7 @@ mod shower;
 
 mod upgrade;
 
+use news::News;
 use reader::Reader;
 use shower::Shower;
 pub(super) use upgrade::{attach, start};
@@ -80,7 +83,7 @@ enum Purpose {
     /// A session of its own, just begun.
     Start(Unclaimed, String, Option<Size>),
     /// A session whose token was presented.
-    Attach(Arc<Session>, String, AttachRequest),
+    Attach(Arc<Session>, Key, AttachRequest),
     /// A session whose token will come with the first message.
     Await(Arc<Session>, AttachRequest),
     /// To be told why not. Only for clients that can be told after the upgrade.
@@ -183,7 +186,7 @@ impl Connection {
     async fn serve(mut self, purpose: Purpose) {
         let stop = match purpose {
             Purpose::Start(unclaimed, token, size) => self.start(unclaimed, token, size).await,
-            Purpose::Attach(session, token, request) => self.attach(session, token, request).await,
+            Purpose::Attach(session, key, request) => self.attach(session, key, request).await,
             Purpose::Await(session, request) => self.await_token(session, request).await,
             Purpose::Refuse(fault) => Stop::Fault(fault),
         };
@@ -197,40 +200,36 @@ impl Connection {
             ..AttachRequest::default()
         };
         let session = unclaimed.session.clone();
+        let key = Key::Owner(token);
         let mut early = VecDeque::new();
         let viewer = match self
-            .attach_while_reading(&session, request, &mut early)
+            .attach_while_reading(&session, &key, request, &mut early)
             .await
         {
             Ok(viewer) => viewer,
             Err(stop) => return stop,
         };
-        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+        if let Err(stop) = self.ready(&session, key.token(), &viewer).await {
             return stop;
         }
         unclaimed.claimed = true;
         self.join(session, viewer, early).await
     }
 
-    async fn attach(
-        &mut self,
-        session: Arc<Session>,
-        token: String,
-        request: AttachRequest,
-    ) -> Stop {
+    async fn attach(&mut self, session: Arc<Session>, key: Key, request: AttachRequest) -> Stop {
         // One who comes back to a session that is over learns how it ended.
         if let Some(ending) = session.ending() {
             return Stop::Ended(ending);
         }
         let mut early = VecDeque::new();
         let viewer = match self
-            .attach_while_reading(&session, request, &mut early)
+            .attach_while_reading(&session, &key, request, &mut early)
             .await
         {
             Ok(viewer) => viewer,
             Err(stop) => return stop,
         };
-        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+        if let Err(stop) = self.ready(&session, key.token(), &viewer).await {
             return stop;
         }
         self.join(session, viewer, early).await
@@ -263,16 +262,17 @@ impl Connection {
             window,
         }) = message
         else {
-            let message = "The first message must be an attach with this session's token.";
+            let message = "The first message must be an attach with a token of this session.";
             return Stop::Fault(Fault::new(FaultCode::TokenRefused, message));
         };
-        if !session.opens_with(&token) {
-            return Stop::Fault(auth::wrong_token(&self.app));
-        }
+        let key = match auth::key(&self.app, &session, token) {
+            Ok(key) => key,
+            Err(fault) => return Stop::Fault(fault),
+        };
         request.from = from.or(request.from);
         request.size = size.or(request.size);
         request.window = window;
-        self.attach(session, token, request).await
+        self.attach(session, key, request).await
     }
 
     /// Attach, which may take as long as a start, and meanwhile keep what is typed and notice who
@@ -280,6 +280,7 @@ impl Connection {
     async fn attach_while_reading(
         &mut self,
         session: &Session,
+        key: &Key,
         mut request: AttachRequest,
         early: &mut VecDeque<ClientMessage>,
     ) -> Result<Viewer, Stop> {
@@ -319,7 +320,15 @@ impl Connection {
         if let Err(ending) = ended {
             return Err(Stop::Fault(of_ending(ending.reason)));
         }
-        session.attach(request).await.map_err(|error| match error {
+        let attached = match key {
+            Key::Owner(_) => session.attach(request).await,
+            Key::Guest(token) => {
+                let seat = session.shares.seat(token);
+                let seat = seat.map_err(|error| Stop::Fault(of_seat(&error, &self.app.metrics)))?;
+                session.watch(seat, request).await
+            }
+        };
+        attached.map_err(|error| match error {
             AttachError::Ended(ending) => Stop::Ended(ending),
             AttachError::Link(_) => Stop::Fault(of_attach(&error)),
         })
@@ -332,6 +341,8 @@ impl Connection {
             offset: viewer.attached.offset,
             end: viewer.attached.end,
             size: viewer.attached.size,
+            read_only: viewer.input.is_none(),
+            recorded: *session.recorded().borrow() == Recorded::Running,
             idle_timeout: session.idle_timeout,
             expires_at: session.expires_at,
             remaining: session.remaining(),
@@ -350,13 +361,17 @@ impl Connection {
         let (tell, told) = mpsc::channel(TELLINGS);
         let (bytes_in, bytes_out) = self.app.metrics.byte_counters();
         let client = session.client;
+        let offset = viewer.attached.offset;
         let shared = Shared {
             dialect: self.dialect,
             session,
+            owner: viewer.presence.is_owner(),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
-            shown: watch::Sender::new(viewer.attached.offset),
+            shown: watch::Sender::new(offset),
+            processed: watch::Sender::new(offset),
         };
+        let news = News::of(&shared, viewer.attached.size);
         let mut reader = Reader {
             shared: &shared,
             stream: &mut self.stream,
@@ -367,6 +382,7 @@ impl Connection {
             tell,
             bytes_in,
             bad_messages: 0,
+            refused: false,
             listening: true,
             size: None,
             size_sent: Instant::now(),
@@ -375,15 +391,21 @@ impl Connection {
             shared: &shared,
             sink: &mut self.sink,
             terminal: viewer.output,
+            window: viewer.window,
+            news,
             notices: viewer.notices,
             told,
             inits: VecDeque::new(),
             bytes_out,
         };
-        let _presence = viewer.presence;
         tokio::select! {
             stop = reader.run(early) => stop,
             stop = shower.run() => stop,
+            // Here and not in a loop, which a viewer who reads nothing may hold up.
+            () = viewer.presence.revoked() => Stop::Fault(Fault::new(
+                FaultCode::ShareRevoked,
+                "This terminal is not shared any more.",
+            )),
             // The shower says so, unless it is stuck with a visitor who reads nothing.
             () = async {
                 shared.session.ended().await;
@@ -462,12 +484,16 @@ fn broken(error: axum::Error) -> Stop {
 struct Shared {
     dialect: Dialect,
     session: Arc<Session>,
+    /// Whether this is the session's owner, not somebody whom a share let in.
+    owner: bool,
     begun: Instant,
     /// When the peer was last heard, milliseconds after `begun`; `u64::MAX` while it is not
     /// listened to.
     heard: AtomicU64,
     /// Offset up to which the socket has taken the output.
     shown: watch::Sender<u64>,
+    /// Offset up to which a guest has acknowledged it. An owner's acknowledgements are the agent's.
+    processed: watch::Sender<u64>,
 }
 
 impl Shared {

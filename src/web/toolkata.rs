@@ -71,17 +71,20 @@ impl Encoder {
             ServerMessage::Error(fault) => json(serde_json::json!({
                 "type": "error", "message": fault.message
             })),
-            // An ordinary end shows by its close code alone.
-            ServerMessage::Exit {
-                reason: EndReason::Exited | EndReason::Closed,
-                ..
-            } => Vec::new(),
-            ServerMessage::Exit { reason, .. } => json(serde_json::json!({
-                "type": "error", "message": farewell(*reason)
-            })),
-            ServerMessage::Gap { .. } | ServerMessage::Notice(_) | ServerMessage::Pong(_) => {
-                Vec::new()
+            ServerMessage::Exit { reason, .. }
+                if !matches!(reason, EndReason::Exited | EndReason::Closed) =>
+            {
+                json(serde_json::json!({
+                    "type": "error", "message": farewell(*reason)
+                }))
             }
+            // An ordinary end shows by its close code alone.
+            ServerMessage::Exit { .. }
+            | ServerMessage::Gap { .. }
+            | ServerMessage::Size(_)
+            | ServerMessage::Viewers(_)
+            | ServerMessage::Notice(_)
+            | ServerMessage::Pong(_) => Vec::new(),
         }
     }
 

@@ -29,4 +29,8 @@ mod limits;
 
 mod resume;
 
+mod shares;
+
+mod recordings;
+
 mod toolkata;

@@ -76,6 +76,7 @@ pub(in crate::web) async fn start(
             env: BTreeMap::new(),
             init: Vec::new(),
             max_duration: None,
+            record: false,
         };
         let created = app.sessions.create(create);
         let (session, token) = created.map_err(|error| of_create(&error, &app.metrics))?;
@@ -105,10 +106,10 @@ pub(in crate::web) async fn attach(
             ..AttachRequest::default()
         };
         match auth::token(&headers, parameters.token.as_deref()) {
-            Some(token) if session.opens_with(&token) => {
-                Ok(Purpose::Attach(session, token, request))
+            Some(token) => {
+                let key = auth::key(&app, &session, token)?;
+                Ok(Purpose::Attach(session, key, request))
             }
-            Some(_) => Err(auth::wrong_token(&app)),
             None => Ok(Purpose::Await(session, request)),
         }
     };
