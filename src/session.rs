@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use belljar_link::client::{LinkError, SideDoor, TerminalControl, TerminalInput, TerminalOutput};
+use belljar_link::client::{
+    LinkError, TerminalControl, TerminalHandle, TerminalInput, TerminalOutput,
+};
 use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -299,7 +301,7 @@ impl Presence {
 enum Command {
     Attach(AttachRequest, oneshot::Sender<Result<Viewer, LinkError>>),
     /// For those who attach beside the owner.
-    SideDoor(oneshot::Sender<SideDoor>),
+    Handle(oneshot::Sender<TerminalHandle>),
     Exited(Exit),
     Close,
 }
@@ -428,15 +430,15 @@ impl Session {
     /// Attach a viewer whom a share lets in. Waits while the sandbox starts. The link is asked here
     /// and not by the session's task, which others must not be able to keep busy.
     pub async fn watch(&self, seat: Seat, request: AttachRequest) -> Result<Viewer, AttachError> {
-        let (reply, door) = oneshot::channel();
-        let asked = self.commands.send(Command::SideDoor(reply)).await;
-        let (Ok(()), Ok(door)) = (asked, door.await) else {
+        let (reply, handle) = oneshot::channel();
+        let asked = self.commands.send(Command::Handle(reply)).await;
+        let (Ok(()), Ok(terminal)) = (asked, handle.await) else {
             return Err(AttachError::Ended(self.ended().await));
         };
-        let (attached, output, control) = door.watch(request.from).await?;
+        let (attached, output, control) = terminal.watch(request.from).await?;
         let input = match seat.mode {
             Mode::Read => None,
-            Mode::Write => Some(door.input().await?),
+            Mode::Write => Some(terminal.input().await?),
         };
         Ok(Viewer {
             attached,

@@ -141,9 +141,9 @@ impl Link {
         input(&self.mux, terminal).await
     }
 
-    /// A way to a terminal for those who watch it.
-    pub fn side_door(&self, terminal: u32) -> SideDoor {
-        SideDoor {
+    /// A handle to a terminal, for those who watch it.
+    pub fn terminal(&self, terminal: u32) -> TerminalHandle {
+        TerminalHandle {
             mux: self.mux.clone(),
             terminal,
         }
@@ -171,14 +171,14 @@ impl Link {
     }
 }
 
-/// A way to one terminal beside its controller's. Does not keep the link alive.
+/// A handle to one terminal, for those who come beside its controller. Does not keep the link alive.
 #[derive(Debug, Clone)]
-pub struct SideDoor {
+pub struct TerminalHandle {
     mux: Mux,
     terminal: u32,
 }
 
-impl SideDoor {
+impl TerminalHandle {
     /// Read the terminal's output from an offset on (absent: everything still held) as a watcher,
     /// whose slowness costs only itself.
     pub async fn watch(

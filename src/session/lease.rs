@@ -71,7 +71,7 @@ impl Lease {
                 let recorder = self.record(&sandbox, terminal);
                 let ending = self.live(&sandbox, terminal).await;
                 if let Some(recorder) = recorder {
-                    recorder.finish().await;
+                    recorder.finish(ending.exit.is_some()).await;
                 }
                 ending
             }
@@ -123,7 +123,7 @@ impl Lease {
         (*self.session.recorded().borrow() != Recorded::No).then(|| {
             Recorder::start(
                 self.session.clone(),
-                sandbox.link.side_door(terminal),
+                sandbox.link.terminal(terminal),
                 self.archive.clone(),
                 self.metrics.clone(),
                 &self.tasks,
@@ -168,8 +168,8 @@ impl Lease {
                         }
                     }
                     Some(Command::Attach(..)) => {}
-                    Some(Command::SideDoor(reply)) => {
-                        let _ = reply.send(sandbox.link.side_door(terminal));
+                    Some(Command::Handle(reply)) => {
+                        let _ = reply.send(sandbox.link.terminal(terminal));
                     }
                     Some(Command::Exited(exit)) => {
                         return Ending { reason: EndReason::Exited, exit: Some(exit) };

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_link::client::{LinkError, Output, SideDoor, TerminalOutput};
+use belljar_link::client::{LinkError, Output, TerminalHandle, TerminalOutput};
 use belljar_link::message::{Size, TerminalEvent};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Session;
@@ -28,8 +27,8 @@ use file::{Recording, WriteError};
 /// key would be two switches of threads for each.
 const FLUSH: (Duration, usize) = (Duration::from_millis(250), 64 * 1024);
 
-/// At a session's end, how long output that is still under way is waited for, and how long the next
-/// piece of it.
+/// After a shell's exit, how long output that is still under way is waited for, and how long the
+/// next piece of it.
 const DRAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(100));
 
 /// How long the last writes may take before the session's end no longer waits for them.
@@ -70,7 +69,8 @@ impl Stopped {
 /// A session's recorder. Dropped without [`Recorder::finish`], it leaves a recording that can go on.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    stop: CancellationToken,
+    /// Takes for how long output under way is waited for.
+    stop: oneshot::Sender<Duration>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -78,42 +78,45 @@ impl Recorder {
     /// Begin to record, or go on with what an earlier gateway has begun.
     pub(super) fn start(
         session: Arc<Session>,
-        door: SideDoor,
+        terminal: TerminalHandle,
         archive: Arc<Archive>,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
     ) -> Self {
-        let stop = CancellationToken::new();
-        let scribe = Scribe {
+        let (stop, stopped) = oneshot::channel();
+        let task = Task {
             size: session.size(),
             session,
-            door,
+            terminal,
             archive,
-            stop: stop.clone(),
+            stop: stopped,
         };
         Self {
             stop,
-            task: AbortOnDropHandle::new(tasks.spawn(scribe.run(metrics))),
+            task: AbortOnDropHandle::new(tasks.spawn(task.run(metrics))),
         }
     }
 
-    /// The session is over: write what has been printed until now.
-    pub(super) async fn finish(self) {
-        self.stop.cancel();
+    /// The session is over: write what is not written yet. If its shell has exited there is an end
+    /// to its output, which is waited for.
+    pub(super) async fn finish(self, exited: bool) {
+        let drain = if exited { DRAIN.0 } else { Duration::ZERO };
+        // A task that has stopped before needs no word.
+        let _ = self.stop.send(drain);
         let _ = timeout(DRAIN.0 + FINISH_DEADLINE, self.task).await;
     }
 }
 
 /// The task of a recorder.
-struct Scribe {
+struct Task {
     session: Arc<Session>,
-    door: SideDoor,
+    terminal: TerminalHandle,
     archive: Arc<Archive>,
     size: watch::Receiver<Size>,
-    stop: CancellationToken,
+    stop: oneshot::Receiver<Duration>,
 }
 
-impl Scribe {
+impl Task {
     async fn run(mut self, metrics: Arc<Metrics>) {
         metrics.recordings().inc();
         let recorded = self.record().await;
@@ -131,67 +134,75 @@ impl Scribe {
         let session = self.session.id.to_string();
         let recording = Recording::open(self.archive.clone(), session, size).await?;
         let from = Some(recording.offset());
-        let watched = self.door.watch(from).await;
-        let mut page = Page::new(recording);
+        let watched = self.terminal.watch(from).await;
+        let mut pending = Pending::new(recording);
         let written = match watched {
             Ok((attached, mut output, _control)) => {
-                page.begin(attached.offset, size);
-                self.write(&mut page, &mut output).await
+                pending.begin(attached.offset, size);
+                self.write(&mut pending, &mut output).await
             }
             Err(error) => Err(error.into()),
         };
         if let Err(stopped) = &written {
             let label = format!("the recording stopped: {}", stopped.reason());
-            page.recording.last_words(&label).await;
+            pending.recording.last_words(&label).await;
         }
-        page.recording.finish().await;
+        pending.recording.finish().await;
         written
     }
 
     /// Write until there is no more, and until the session says so: a link that ends by itself may be
     /// a gateway's going away, after which the next one goes on.
-    async fn write(&mut self, page: &mut Page, output: &mut TerminalOutput) -> Result<(), Stopped> {
-        let stop = self.stop.clone();
+    async fn write(
+        &mut self,
+        pending: &mut Pending,
+        output: &mut TerminalOutput,
+    ) -> Result<(), Stopped> {
         let mut more = true;
-        while more {
-            let flush_at = page.flush_at;
+        let mut over = None;
+        while more && over.is_none() {
+            let flush_at = pending.flush_at;
             tokio::select! {
-                next = output.next() => {
-                    let Some(Ok(next)) = next else { break };
-                    more = page.output(next);
-                }
-                Ok(()) = self.size.changed() => page.resize(*self.size.borrow_and_update()),
+                next = output.next() => more = match next {
+                    Some(Ok(next)) => pending.output(next),
+                    Some(Err(_)) | None => false,
+                },
+                Ok(()) = self.size.changed() => pending.resize(*self.size.borrow_and_update()),
                 () = async {
                     match flush_at {
                         Some(at) => sleep_until(at).await,
                         None => std::future::pending().await,
                     }
-                } => page.flush().await?,
-                () = stop.cancelled() => break,
+                } => pending.flush().await?,
+                drain = &mut self.stop => over = drain.ok(),
             }
-            if page.lines.len() >= FLUSH.1 {
-                page.flush().await?;
+            if pending.lines.len() >= FLUSH.1 {
+                pending.flush().await?;
             }
         }
-        page.flush().await?;
-        stop.cancelled().await;
-        let deadline = Instant::now() + DRAIN.0;
+        pending.flush().await?;
+        let drain = match over {
+            Some(drain) => drain,
+            None => (&mut self.stop).await.unwrap_or_default(),
+        };
+        let deadline = Instant::now() + drain;
         while more
+            && Instant::now() < deadline
             && let Ok(Ok(Some(Ok(next)))) =
                 timeout_at(deadline, timeout(DRAIN.1, output.next())).await
         {
-            more = page.output(next);
-            if page.lines.len() >= FLUSH.1 {
-                page.flush().await?;
+            more = pending.output(next);
+            if pending.lines.len() >= FLUSH.1 {
+                pending.flush().await?;
             }
         }
-        page.end();
-        Ok(page.flush().await?)
+        pending.end();
+        Ok(pending.flush().await?)
     }
 }
 
 /// Events that are not written yet.
-struct Page {
+struct Pending {
     recording: Recording,
     encoder: cast::Encoder,
     lines: Vec<u8>,
@@ -202,7 +213,7 @@ struct Page {
     flush_at: Option<Instant>,
 }
 
-impl Page {
+impl Pending {
     fn new(recording: Recording) -> Self {
         Self {
             encoder: cast::Encoder::default(),
