@@ -20,11 +20,13 @@ use tracing_subscriber::EnvFilter;
 mod layers;
 
 mod live;
+mod recordings;
 
 mod template;
 
 pub use layers::Source;
 pub use live::{Change, Live};
+pub use recordings::Recordings;
 pub use template::Template;
 
 /// Where the configuration file is looked for if none is named.
@@ -59,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// The Docker (or Podman) engine.
     pub docker: Docker,
+    /// Recordings of sessions.
+    pub recordings: Recordings,
     /// Recipes for sandboxes, by name.
     pub templates: BTreeMap<String, Template>,
 }
@@ -174,6 +178,7 @@ impl Default for Config {
             telemetry: Telemetry::default(),
             limits: Limits::default(),
             docker: Docker::default(),
+            recordings: Recordings::default(),
             templates: BTreeMap::new(),
         }
     }
@@ -424,6 +429,7 @@ impl Config {
             ),
         );
         wrong.extend(self.limits.check());
+        wrong.extend(self.recordings.check());
         wrong.extend(self.check_templates());
         wrong
     }

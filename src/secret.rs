@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -38,7 +39,7 @@ impl Token {
 
     /// What is kept of it.
     pub fn hash(&self) -> TokenHash {
-        TokenHash(Sha256::digest(self.0.as_bytes()).into())
+        TokenHash::of(&self.0)
     }
 }
 
@@ -48,41 +49,47 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What is kept of a token, as 64 hexadecimal digits in a note. A plain hash suffices for 256 random
-/// bits: there is nothing to guess.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+/// What is kept of a token. A plain hash suffices for 256 random bits: there is nothing to guess.
+/// Kept elsewhere as 64 hexadecimal digits.
+#[derive(Clone)]
 pub struct TokenHash([u8; 32]);
 
-impl From<TokenHash> for String {
-    fn from(hash: TokenHash) -> Self {
-        hex(&hash.0)
-    }
-}
-
-impl TryFrom<String> for TokenHash {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let digits = text.as_bytes().chunks_exact(2).map(|pair| {
-            let pair = std::str::from_utf8(pair).ok()?;
-            u8::from_str_radix(pair, 16).ok()
-        });
-        let bytes: Option<Vec<u8>> = digits.collect();
-        let bytes = bytes
-            .filter(|_| text.len() == 64)
-            .and_then(|b| b.try_into().ok());
-        bytes
-            .map(Self)
-            .ok_or("a token's hash is 64 hexadecimal digits")
-    }
-}
-
 impl TokenHash {
+    /// The hash of what somebody presents.
+    pub fn of(presented: &str) -> Self {
+        Self(Sha256::digest(presented.as_bytes()).into())
+    }
+
     /// Whether `presented` is the token, in constant time.
     pub fn matches(&self, presented: &str) -> bool {
-        let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
-        self.0.ct_eq(&presented).into()
+        self.is(&Self::of(presented))
+    }
+
+    /// Whether both are of one token, in constant time.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Serialize for TokenHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut hash = [0; 32];
+        if text.len() != 2 * hash.len() || !digits {
+            return Err(D::Error::custom("a token's hash has 64 hexadecimal digits"));
+        }
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = str::from_utf8(pair).map_err(D::Error::custom)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
+        }
+        Ok(Self(hash))
     }
 }
 
@@ -108,13 +115,25 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_survives_a_note() {
+    fn a_hash_comes_back_from_where_it_was_kept() {
         let token = Token::random();
-        let note = serde_json::to_string(&token.hash()).unwrap();
-        let hash: TokenHash = serde_json::from_str(&note).unwrap();
+        let kept = serde_json::to_string(&token.hash()).unwrap();
+        assert!(!kept.contains(token.reveal()));
+        let hash: TokenHash = serde_json::from_str(&kept).unwrap();
         assert!(hash.matches(token.reveal()));
-        for wrong in ["\"\"", "\"ab\"", &note.replace('"', "\"é"), "1"] {
-            assert!(serde_json::from_str::<TokenHash>(wrong).is_err(), "{wrong}");
+        for wrong in ["\"\"", "\"00\"", "7"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([
+                format!("\"{}\"", "g".repeat(64)),
+                format!("\"{}\"", "é".repeat(32)),
+                format!("\"+{}\"", "0".repeat(63)),
+            ])
+        {
+            assert!(
+                serde_json::from_str::<TokenHash>(&wrong).is_err(),
+                "{wrong}"
+            );
         }
     }
 

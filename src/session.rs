@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use belljar_link::client::{LinkError, TerminalControl, TerminalInput, TerminalOutput};
+use belljar_link::client::{
+    LinkError, TerminalControl, TerminalHandle, TerminalInput, TerminalOutput,
+};
 use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,6 +37,10 @@ mod lease;
 
 mod note;
 
+mod recording;
+
+mod share;
+
 mod store;
 
 mod waiting;
@@ -44,6 +50,10 @@ pub use waiting::{Entry, Progress, Waiting};
 use deadline::Deadlines;
 use lease::{Lease, Origin};
 use note::Note;
+pub use recording::{Archive, Recorded};
+pub use share::{
+    MAX_SHARES, MAX_VIEWERS, Mode, Seat, SeatError, ShareId, ShareRecord, Shares, TooManyShares,
+};
 use store::Store;
 
 /// After a viewer is lost, how long its program is held at the window, so that a viewer who comes
@@ -196,6 +206,8 @@ pub struct Create {
     pub init: Vec<String>,
     /// Shorter than the template's maximum duration, if present.
     pub max_duration: Option<Duration>,
+    /// Record it, whatever the template says.
+    pub record: bool,
     /// The trace that it is a part of, if present.
     pub trace: Option<TraceParent>,
 }
@@ -231,6 +243,9 @@ pub enum CreateError {
         /// The longest allowed.
         max: Duration,
     },
+    /// Recording on request is not allowed.
+    #[error("record: sessions are not recorded on request here")]
+    NotRecorded,
     /// The engine is not usable.
     #[error("the engine is not usable: {0}")]
     Unavailable(String),
@@ -282,22 +297,49 @@ pub struct Viewer {
     pub output: TerminalOutput,
     /// Acknowledgements, size, pings.
     pub control: TerminalControl,
-    /// The input.
-    pub input: TerminalInput,
+    /// The input; absent if this viewer may only watch.
+    pub input: Option<TerminalInput>,
     /// What to tell the visitor.
     pub notices: mpsc::Receiver<Notice>,
     /// Hold it as long as the visitor is there.
     pub presence: Presence,
 }
 
-/// A viewer's being there; its drop tells the session's task.
+/// A viewer's being there.
 #[derive(Debug)]
-pub struct Presence {
-    _alive: oneshot::Sender<()>,
+pub struct Presence(Place);
+
+#[derive(Debug)]
+enum Place {
+    /// Its drop tells the session's task.
+    Owner {
+        _alive: oneshot::Sender<()>,
+    },
+    Guest(Seat),
+}
+
+impl Presence {
+    /// Whether this is the session's owner, who alone sets its size, holds its program by not
+    /// acknowledging, and ends it; not somebody whom a share let in.
+    pub fn is_owner(&self) -> bool {
+        matches!(self.0, Place::Owner { .. })
+    }
+
+    /// Resolves when the viewer's share is revoked.
+    pub async fn revoked(&self) {
+        match &self.0 {
+            Place::Owner { .. } => std::future::pending().await,
+            Place::Guest(seat) => seat.revoked.cancelled().await,
+        }
+    }
 }
 
 enum Command {
     Attach(AttachRequest, oneshot::Sender<Result<Viewer, LinkError>>),
+    /// The note for the next gateway is out of date.
+    Keep(oneshot::Sender<()>),
+    /// For those who attach beside the owner.
+    Handle(oneshot::Sender<TerminalHandle>),
     Exited(Exit),
     Close,
 }
@@ -353,9 +395,14 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Session {
     identity: Identity,
+    /// Who else may look at it.
+    pub shares: Arc<Shares>,
     activity: Activity,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
+    /// The terminal's size, as its owner has last set it.
+    size: watch::Sender<Size>,
+    recorded: watch::Sender<Recorded>,
 }
 
 /// The other ends of a [`Session`], for its task.
@@ -373,14 +420,22 @@ impl Deref for Session {
 }
 
 impl Session {
-    fn new(identity: Identity) -> (Arc<Self>, Handle) {
+    fn new(
+        identity: Identity,
+        size: Size,
+        recorded: Recorded,
+        shares: Shares,
+    ) -> (Arc<Self>, Handle) {
         let (commands, received) = mpsc::channel(COMMANDS);
         let (state, watched) = watch::channel(State::Starting);
         let session = Self {
             identity,
+            shares: Arc::new(shares),
             activity: Activity::new(),
             commands,
             state: watched,
+            size: watch::Sender::new(size.clamped()),
+            recorded: watch::Sender::new(recorded),
         };
         let handle = Handle {
             commands: received,
@@ -457,6 +512,56 @@ impl Session {
         Err(AttachError::Ended(self.ended().await))
     }
 
+    /// Attach a viewer whom a share lets in. Waits while the sandbox starts. The link is asked here
+    /// and not by the session's task, which others must not be able to keep busy.
+    pub async fn watch(&self, seat: Seat, request: AttachRequest) -> Result<Viewer, AttachError> {
+        let (reply, handle) = oneshot::channel();
+        let asked = self.commands.send(Command::Handle(reply)).await;
+        let (Ok(()), Ok(terminal)) = (asked, handle.await) else {
+            return Err(AttachError::Ended(self.ended().await));
+        };
+        let (attached, output, control) = terminal.watch(request.from).await?;
+        let input = match seat.mode {
+            Mode::Read => None,
+            Mode::Write => Some(terminal.input().await?),
+        };
+        Ok(Viewer {
+            attached,
+            window: request.window,
+            output,
+            control,
+            input,
+            // What the session has to say, it says to its owner.
+            notices: mpsc::channel(1).1,
+            presence: Presence(Place::Guest(seat)),
+        })
+    }
+
+    /// The terminal's size, now and from now on.
+    pub fn size(&self) -> watch::Receiver<Size> {
+        self.size.subscribe()
+    }
+
+    /// The owner has set the terminal's size.
+    pub fn resized(&self, size: Size) {
+        self.size
+            .send_if_modified(|old| std::mem::replace(old, size) != size);
+    }
+
+    /// Whether it is recorded, now and from now on.
+    pub fn recorded(&self) -> watch::Receiver<Recorded> {
+        self.recorded.subscribe()
+    }
+
+    /// Its shares have changed, or whether it is recorded: resolves when the next gateway would know.
+    pub async fn keep(&self) {
+        let (reply, kept) = oneshot::channel();
+        // A session that is over needs no note.
+        if self.commands.send(Command::Keep(reply)).await.is_ok() {
+            let _ = kept.await;
+        }
+    }
+
     /// The shell has ended, and its viewer has seen all its output.
     pub async fn exited(&self, exit: Exit) {
         // A task that is gone has ended the session already.
@@ -478,7 +583,7 @@ impl Session {
 
 /// What a new session is given.
 #[derive(Debug)]
-enum Seat {
+enum Room {
     /// A sandbox that was started ahead.
     Warm(Sandbox),
     /// Room for one.
@@ -493,6 +598,7 @@ pub struct Sessions {
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
     store: Store,
+    archive: Arc<Archive>,
     tasks: TaskTracker,
     leave: watch::Sender<Option<Leave>>,
 }
@@ -506,12 +612,14 @@ impl Sessions {
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
+        let archive = Arc::new(Archive::open(&config.get().recordings));
         Self {
             config,
             sandboxes,
             limiter,
             metrics,
             store: Store::default(),
+            archive,
             tasks,
             leave: watch::Sender::new(None),
         }
@@ -526,16 +634,16 @@ impl Sessions {
     pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
         let plan = self.plan(create)?;
         let permit = self.limiter.admit(plan.create.client, Instant::now())?;
-        let seat = self.seat(&plan).inspect_err(|_| permit.forgive())?;
-        Ok(self.begin(plan, permit, seat))
+        let room = self.room(&plan).inspect_err(|_| permit.forgive())?;
+        Ok(self.begin(plan, permit, room))
     }
 
     /// Begin a session, or wait in line if there is no place for it.
     pub fn create_or_wait(self: &Arc<Self>, create: Create) -> Result<Entry, CreateError> {
         let plan = self.plan(create)?;
         let permit = self.limiter.admit(plan.create.client, Instant::now())?;
-        if let Ok(seat) = self.seat(&plan) {
-            let (session, token) = self.begin(plan, permit, seat);
+        if let Ok(room) = self.room(&plan) {
+            let (session, token) = self.begin(plan, permit, room);
             return Ok(Entry::Begun(session, token));
         }
         let ticket = self.sandboxes.join_line().inspect_err(|_| {
@@ -562,6 +670,9 @@ impl Sessions {
         if !(Duration::from_secs(1)..=longest).contains(&max_duration) {
             return Err(CreateError::BadDuration { max: longest });
         }
+        if create.record && !template.recording && !config.recordings.on_request {
+            return Err(CreateError::NotRecorded);
+        }
         self.check_engine()?;
         Ok(Plan {
             template_name: name.clone(),
@@ -582,18 +693,18 @@ impl Sessions {
 
     /// What the session is to have: a sandbox that was started ahead, if nothing is asked for but the
     /// template, or a place for one of its own.
-    fn seat(&self, plan: &Plan) -> Result<Seat, AtCapacity> {
+    fn room(&self, plan: &Plan) -> Result<Room, AtCapacity> {
         let template_only = plan.create.env.is_empty() && plan.create.init.is_empty();
         let claim = || self.sandboxes.claim(&plan.template_name, &plan.template);
         match template_only.then(claim).flatten() {
-            Some(sandbox) => Ok(Seat::Warm(sandbox)),
-            None => Ok(Seat::Cold(self.sandboxes.reserve()?)),
+            Some(sandbox) => Ok(Room::Warm(sandbox)),
+            None => Ok(Room::Cold(self.sandboxes.reserve()?)),
         }
     }
 
     /// Begin what was planned. Its clocks run from now on.
-    fn begin(&self, plan: Plan, permit: Permit, seat: Seat) -> (Arc<Session>, Token) {
-        self.metrics.claimed(matches!(seat, Seat::Warm(_)));
+    fn begin(&self, plan: Plan, permit: Permit, room: Room) -> (Arc<Session>, Token) {
+        self.metrics.claimed(matches!(room, Room::Warm(_)));
         let Plan {
             create,
             template_name,
@@ -603,7 +714,7 @@ impl Sessions {
         let limits = &self.config.get().limits;
         let token = Token::random();
         let now = SystemTime::now();
-        let (session, handle) = Session::new(Identity {
+        let identity = Identity {
             id: SessionId::random(),
             template: template_name.clone(),
             client: create.client,
@@ -611,12 +722,19 @@ impl Sessions {
             expires_at: now + max_duration,
             idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
             token: token.hash(),
-        });
+        };
+        let recorded = if create.record || template.recording {
+            Recorded::Running
+        } else {
+            Recorded::No
+        };
+        let shares = Shares::new(Vec::new(), self.metrics.clone());
+        let (session, handle) = Session::new(identity, create.size, recorded, shares);
         let deadline = max_duration + AGENT_SLACK;
         let (size, trace) = (Some(create.size), create.trace);
-        let origin = match seat {
-            Seat::Warm(sandbox) => Origin::Pool { sandbox, deadline },
-            Seat::Cold(slot) => {
+        let origin = match room {
+            Room::Warm(sandbox) => Origin::Pool { sandbox, deadline },
+            Room::Cold(slot) => {
                 let spec = SandboxSpec {
                     id: slot.id().clone(),
                     template_name,
@@ -655,7 +773,13 @@ impl Sessions {
             let permit = self
                 .limiter
                 .readmit(note.identity.client, ago, Instant::now());
-            let (session, handle) = Session::new(note.identity);
+            let recorded = if note.recorded {
+                Recorded::Running
+            } else {
+                Recorded::No
+            };
+            let shares = Shares::new(note.shares, self.metrics.clone());
+            let (session, handle) = Session::new(note.identity, note.size, recorded, shares);
             let origin = Origin::Earlier {
                 slot,
                 terminal: note.terminal,
@@ -693,6 +817,8 @@ impl Sessions {
             session: session.clone(),
             sandboxes: self.sandboxes.clone(),
             metrics: self.metrics.clone(),
+            archive: self.archive.clone(),
+            tasks: self.tasks.clone(),
             deadlines: Deadlines::new(
                 session.idle_timeout,
                 session.remaining(),
@@ -715,8 +841,16 @@ impl Sessions {
         self.store.find(id)
     }
 
+    /// The recordings.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
     /// Forget what ended long ago. Call now and then.
     pub fn prune(&self) {
         self.store.prune(Instant::now());
+        let archive = self.archive.clone();
+        self.tasks
+            .spawn_blocking(move || archive.prune(SystemTime::now()));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
 //! [`terminal`] joins a WebSocket to a session, [`input`] queues what is typed, [`sessions`] is the
-//! REST side of sessions (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
-//! what anyone is told who may not.
+//! REST side of sessions, [`shares`] and [`recording`] that of what belongs to them (a request's
+//! body is an [`object`]), [`auth`] says who may, [`error`] is what anyone is told who may not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
@@ -38,6 +38,10 @@ mod input;
 
 mod sessions;
 
+mod shares;
+
+mod recording;
+
 mod object;
 
 mod auth;
@@ -55,8 +59,8 @@ const MAX_BODY: usize = 64 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Nothing but our own scripts and connections. xterm.js sets styles from script, so inline styles
-/// are allowed.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; \
+/// are allowed; the player of recordings is partly WebAssembly, which needs to be compiled.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; \
     style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
@@ -87,6 +91,12 @@ pub fn router(app: App) -> Router {
         // For `navigator.sendBeacon`, which can only POST.
         .route("/sessions/{id}/destroy", post(sessions::end))
         .route("/sessions/{id}/ws", any(terminal::attach))
+        .route(
+            "/sessions/{id}/shares",
+            get(shares::list).post(shares::create),
+        )
+        .route("/sessions/{id}/shares/{share}", delete(shares::revoke))
+        .route("/sessions/{id}/recording", get(recording::show))
         .route("/environments", get(sessions::environments))
         .route("/status", get(health::status));
     // Only what is ours and public is compressed: a compressed secret leaks by its length.

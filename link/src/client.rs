@@ -138,17 +138,20 @@ impl Link {
         &self,
         attach: Attach,
     ) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
-        let request = Request::Attach(attach);
-        let (attached, stream) = call::<Attached>(&self.mux, &request).await?;
-        let (sink, stream) = stream.split();
-        Ok((attached, TerminalOutput(stream), TerminalControl(sink)))
+        self::attach(&self.mux, &Request::Attach(attach)).await
     }
 
     /// Open a terminal's input.
     pub async fn input(&self, terminal: u32) -> Result<TerminalInput, LinkError> {
-        let (_, stream) = call::<InputReady>(&self.mux, &Request::Input { terminal }).await?;
-        // Nothing follows the reply on this stream, so the frame buffer is empty.
-        Ok(TerminalInput(stream.into_inner()))
+        input(&self.mux, terminal).await
+    }
+
+    /// A handle to a terminal, for those who watch it.
+    pub fn terminal(&self, terminal: u32) -> TerminalHandle {
+        TerminalHandle {
+            mux: self.mux.clone(),
+            terminal,
+        }
     }
 
     /// Move the sandbox's own deadline.
@@ -171,6 +174,50 @@ impl Link {
             .map_err(|_| LinkError::Deadline)??;
         Ok(())
     }
+}
+
+/// A handle to one terminal, for those who come beside its controller. Does not keep the link alive.
+#[derive(Debug, Clone)]
+pub struct TerminalHandle {
+    mux: Mux,
+    terminal: u32,
+}
+
+impl TerminalHandle {
+    /// Read the terminal's output from an offset on (absent: everything still held) as a watcher,
+    /// whose slowness costs only itself.
+    pub async fn watch(
+        &self,
+        from: Option<u64>,
+    ) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
+        let request = Request::Attach(Attach {
+            terminal: self.terminal,
+            from,
+            window: None,
+            hold_ms: 0,
+        });
+        attach(&self.mux, &request).await
+    }
+
+    /// Open the terminal's input.
+    pub async fn input(&self) -> Result<TerminalInput, LinkError> {
+        input(&self.mux, self.terminal).await
+    }
+}
+
+async fn attach(
+    mux: &Mux,
+    request: &Request,
+) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
+    let (attached, stream) = call::<Attached>(mux, request).await?;
+    let (sink, stream) = stream.split();
+    Ok((attached, TerminalOutput(stream), TerminalControl(sink)))
+}
+
+async fn input(mux: &Mux, terminal: u32) -> Result<TerminalInput, LinkError> {
+    let (_, stream) = call::<InputReady>(mux, &Request::Input { terminal }).await?;
+    // Nothing follows the reply on this stream, so the frame buffer is empty.
+    Ok(TerminalInput(stream.into_inner()))
 }
 
 /// Open a stream, send the request, read the reply; the stream goes on.

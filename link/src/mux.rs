@@ -13,7 +13,8 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompat
 
 use crate::frame::FrameCodec;
 
-/// Streams a connection may have open: three for each terminal at the limit, and room for calls.
+/// Streams a connection may have open: three for each terminal at the limit, two for each of a session's
+/// 32 viewers, one for its recorder, and room for calls.
 const MAX_STREAMS: usize = 128;
 
 /// Largest yamux frame. Larger than its default (16 KiB) so that a full read of a busy PTY is one

@@ -29,6 +29,8 @@ pub struct Template {
     /// Sandboxes started ahead, so that a visitor is at the prompt at once. Each takes a place and
     /// idles at 2 to 3 % of a CPU.
     pub pool: usize,
+    /// Whether its sessions are recorded.
+    pub recording: bool,
     /// Memory; at the limit the sandbox ends.
     pub memory: ByteSize,
     /// CPUs.
@@ -60,6 +62,7 @@ impl Default for Template {
             env: BTreeMap::new(),
             init: Vec::new(),
             pool: 0,
+            recording: false,
             memory: ByteSize::mib(128),
             cpus: 0.5,
             pids: 64,

@@ -148,6 +148,33 @@ fn no_isolation_is_refused_where_others_can_reach_it() {
 }
 
 #[test]
+fn recordings_have_room_for_one_and_a_place() {
+    let load = |pairs: &[(&str, &str)]| Config::load(None, env(pairs), &[]);
+    let config = load(&[
+        ("BELLJAR_RECORDINGS__DIR", "/srv/casts"),
+        ("BELLJAR_RECORDINGS__ON_REQUEST", "true"),
+        ("BELLJAR_TEMPLATES__BASE__RECORDING", "true"),
+    ])
+    .unwrap();
+    assert_eq!(config.recordings.dir, Path::new("/srv/casts"));
+    assert!(config.recordings.on_request && config.templates["base"].recording);
+    let error = load(&[
+        ("BELLJAR_RECORDINGS__DIR", "casts"),
+        ("BELLJAR_RECORDINGS__MAX_TOTAL", "1MiB"),
+        ("BELLJAR_RECORDINGS__RETENTION", "1s"),
+    ])
+    .unwrap_err();
+    assert_eq!(
+        keys(&error),
+        [
+            "recordings.dir",
+            "recordings.max_total",
+            "recordings.retention"
+        ]
+    );
+}
+
+#[test]
 fn a_missing_or_broken_file_says_so() {
     let error = Config::load(Some(Path::new("/nowhere/belljar.toml")), env(&[]), &[]).unwrap_err();
     assert!(error.to_string().contains("/nowhere/belljar.toml"));

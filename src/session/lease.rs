@@ -8,12 +8,14 @@ use belljar_link::client::{Link, LinkError};
 use belljar_link::message::{Attach, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use super::deadline::{Deadlines, Due};
+use super::recording::{Archive, Recorded, Recorder};
 use super::{
-    AttachRequest, Command, EndReason, Ending, Leave, Note, Notice, Presence, Session, State,
-    Viewer,
+    AttachRequest, Command, EndReason, Ending, Leave, Note, Notice, Place, Presence, Session,
+    State, Viewer,
 };
 use crate::limit::Permit;
 use crate::sandbox::{
@@ -86,6 +88,8 @@ pub(super) struct Lease {
     pub(super) session: Arc<Session>,
     pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) archive: Arc<Archive>,
+    pub(super) tasks: TaskTracker,
     pub(super) deadlines: Deadlines,
     pub(super) hold: Duration,
     pub(super) permit: Permit,
@@ -109,9 +113,14 @@ impl Lease {
         let starting = tracing::info_span!("start");
         let ending = match self.begin(origin).instrument(starting).await {
             Ok(sandbox) => {
+                let recorder = self.record(&sandbox);
                 let ending = self.live(&sandbox).await;
                 if ending.reason == EndReason::HandedOver {
+                    // The next gateway goes on with the recording, too.
+                    drop(recorder);
                     sandbox.hand_over();
+                } else if let Some(recorder) = recorder {
+                    recorder.finish(ending.exit.is_some()).await;
                 }
                 ending
             }
@@ -142,8 +151,7 @@ impl Lease {
                     self.kept = true;
                 } else {
                     // Before anyone is given the token: what a visitor can come back to is kept.
-                    let note = Note::write(&self.session, sandbox.terminal);
-                    self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
+                    self.keep(&sandbox).await;
                 }
                 Ok(sandbox)
             }
@@ -166,6 +174,12 @@ impl Lease {
         }
     }
 
+    /// Write down what the next gateway must know.
+    async fn keep(&mut self, sandbox: &Sandbox) {
+        let note = Note::of(&self.session, sandbox.terminal).write();
+        self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
+    }
+
     async fn sandbox(&self, origin: Origin) -> Result<Sandbox, LaunchError> {
         match origin {
             Origin::Engine { slot, spec, main } => self.sandboxes.start(slot, *spec, main).await,
@@ -175,6 +189,19 @@ impl Lease {
             }
             Origin::Earlier { slot, terminal } => self.sandboxes.relink(slot, terminal).await,
         }
+    }
+
+    /// Begin the recording, if there is to be one.
+    fn record(&self, sandbox: &Sandbox) -> Option<Recorder> {
+        (*self.session.recorded().borrow() != Recorded::No).then(|| {
+            Recorder::start(
+                self.session.clone(),
+                sandbox.link.terminal(sandbox.terminal),
+                self.archive.clone(),
+                self.metrics.clone(),
+                &self.tasks,
+            )
+        })
     }
 
     fn set_state(&self, to: State) {
@@ -215,6 +242,13 @@ impl Lease {
                         }
                     }
                     Some(Command::Attach(..)) => {}
+                    Some(Command::Keep(reply)) => {
+                        self.keep(sandbox).await;
+                        let _ = reply.send(());
+                    }
+                    Some(Command::Handle(reply)) => {
+                        let _ = reply.send(sandbox.link.terminal(sandbox.terminal));
+                    }
                     Some(Command::Exited(exit)) => {
                         return Ending { reason: EndReason::Exited, exit: Some(exit) };
                     }
@@ -284,6 +318,7 @@ impl Lease {
             let resized = timeout(RESIZE_DEADLINE, resize).await;
             resized.map_err(|_| LinkError::Deadline)??;
         }
+        self.session.resized(attached.size);
         let (notices, receiver) = mpsc::channel(NOTICES);
         let (alive, gone) = oneshot::channel();
         let viewer = Viewer {
@@ -291,9 +326,9 @@ impl Lease {
             window: request.window,
             output,
             control,
-            input: input?,
+            input: Some(input?),
             notices: receiver,
-            presence: Presence { _alive: alive },
+            presence: Presence(Place::Owner { _alive: alive }),
         };
         Ok((viewer, Current { notices, gone }))
     }

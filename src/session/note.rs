@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
+use belljar_link::message::Size;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, Recorded, Session, ShareRecord};
 
 /// Raised when an older gateway could misunderstand a newer note.
 const VERSION: u32 = 1;
@@ -17,6 +18,11 @@ pub(super) struct Note {
     pub(super) identity: Identity,
     /// The main terminal.
     pub(super) terminal: u32,
+    /// Its size.
+    pub(super) size: Size,
+    /// Whether the next gateway is to go on recording.
+    pub(super) recorded: bool,
+    pub(super) shares: Vec<ShareRecord>,
 }
 
 /// Why a session is not taken back.
@@ -32,13 +38,20 @@ pub(super) enum NoteError {
 
 impl Note {
     /// The note of a live session.
-    pub(super) fn write(identity: &Identity, terminal: u32) -> String {
-        let note = Self {
+    pub(super) fn of(session: &Session, terminal: u32) -> Self {
+        let shares = session.shares.list();
+        Self {
             version: VERSION,
-            identity: identity.clone(),
+            identity: session.identity.clone(),
             terminal,
-        };
-        serde_json::to_string(&note).expect("text and numbers")
+            size: *session.size.borrow(),
+            recorded: *session.recorded.borrow() == Recorded::Running,
+            shares: shares.into_iter().map(|(record, _)| record).collect(),
+        }
+    }
+
+    pub(super) fn write(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers")
     }
 
     /// A session that may live on.
@@ -64,7 +77,7 @@ mod tests {
     use crate::limit::Client;
     use crate::secret::Token;
 
-    fn note(token: &Token) -> String {
+    fn note(token: &Token) -> Note {
         let now = SystemTime::now();
         let identity = Identity {
             id: SessionId::random(),
@@ -75,23 +88,30 @@ mod tests {
             idle_timeout: Duration::from_secs(30),
             token: token.hash(),
         };
-        Note::write(&identity, 7)
+        Note {
+            version: VERSION,
+            identity,
+            terminal: 7,
+            size: Size::default(),
+            recorded: true,
+            shares: Vec::new(),
+        }
     }
 
     #[test]
     fn a_session_comes_back_whole_and_without_its_token() {
         let token = Token::random();
-        let text = note(&token);
+        let text = note(&token).write();
         assert!(!text.contains(token.reveal()));
         let back = Note::read(&text, SystemTime::now()).unwrap();
         assert!(back.identity.token.matches(token.reveal()));
         assert_eq!(back.terminal, 7);
-        assert_eq!(Note::write(&back.identity, 7), text);
+        assert_eq!(back.write(), text);
     }
 
     #[test]
     fn what_cannot_live_on_does_not() {
-        let text = note(&Token::random());
+        let text = note(&Token::random()).write();
         let later = SystemTime::now() + Duration::from_secs(61);
         assert!(matches!(Note::read(&text, later), Err(NoteError::Expired)));
         let newer = text.replace("\"version\":1", "\"version\":2");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{CreateError, Plan, Seat, Session, Sessions};
+use super::{CreateError, Plan, Room, Session, Sessions};
 use crate::limit::Permit;
 use crate::sandbox::{Place, Slot, Ticket, Turn};
 use crate::secret::Token;
@@ -81,7 +81,7 @@ impl Waiting {
         }
         let (plan, permit) = self.held.take().expect("a ticket has one turn");
         self.outcome = "admitted";
-        let (session, token) = self.sessions.begin(plan, permit, Seat::Cold(slot));
+        let (session, token) = self.sessions.begin(plan, permit, Room::Cold(slot));
         Ok(Progress::Begun(session, token))
     }
 }

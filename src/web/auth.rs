@@ -117,6 +117,34 @@ pub(super) fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Sessi
     }
 }
 
+/// A token that opens a session's terminal.
+#[derive(Debug, Clone)]
+pub(super) enum Key {
+    /// The session's own.
+    Owner(String),
+    /// A share's.
+    Guest(String),
+}
+
+impl Key {
+    /// The token in the clear.
+    pub(super) fn token(&self) -> &str {
+        let (Self::Owner(token) | Self::Guest(token)) = self;
+        token
+    }
+}
+
+/// What `token` opens of this session.
+pub(super) fn key(app: &App, session: &Session, token: String) -> Result<Key, Fault> {
+    if session.opens_with(&token) {
+        Ok(Key::Owner(token))
+    } else if session.shares.open_with(&token) {
+        Ok(Key::Guest(token))
+    } else {
+        Err(wrong_token(app))
+    }
+}
+
 /// The refusal of a wrong token.
 pub(super) fn wrong_token(app: &App) -> Fault {
     app.metrics.refused(FaultCode::TokenRefused.name());

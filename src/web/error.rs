@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::protocol::{Fault, FaultCode, farewell, millis};
 use crate::limit::Refusal;
 use crate::sandbox::AtCapacity;
-use crate::session::{AttachError, CreateError, EndReason};
+use crate::session::{AttachError, CreateError, EndReason, SeatError};
 use crate::telemetry::Metrics;
 
 #[derive(Debug, Serialize)]
@@ -36,10 +36,15 @@ fn status(code: FaultCode) -> StatusCode {
         | FaultCode::ProtocolError
         | FaultCode::TooManyBadMessages => StatusCode::BAD_REQUEST,
         FaultCode::MessageTooBig => StatusCode::PAYLOAD_TOO_LARGE,
-        FaultCode::OriginRefused | FaultCode::TokenRefused => StatusCode::FORBIDDEN,
-        FaultCode::NoSuchSession => StatusCode::NOT_FOUND,
-        FaultCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        FaultCode::OriginRefused | FaultCode::TokenRefused | FaultCode::ShareRevoked => {
+            StatusCode::FORBIDDEN
+        }
+        FaultCode::NoSuchSession | FaultCode::NoSuchShare | FaultCode::NoRecording => {
+            StatusCode::NOT_FOUND
+        }
+        FaultCode::RateLimited | FaultCode::TooManyShares => StatusCode::TOO_MANY_REQUESTS,
         FaultCode::AtCapacity
+        | FaultCode::TooManyViewers
         | FaultCode::EngineUnavailable
         | FaultCode::StartFailed
         | FaultCode::GoingAway => StatusCode::SERVICE_UNAVAILABLE,
@@ -177,7 +182,9 @@ pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
         CreateError::NoTemplate(_) => {
             Fault::new(FaultCode::NoSuchTemplate, format!("template: {error}."))
         }
-        CreateError::BadDuration { .. } => Fault::new(FaultCode::BadRequest, format!("{error}.")),
+        CreateError::BadDuration { .. } | CreateError::NotRecorded => {
+            Fault::new(FaultCode::BadRequest, format!("{error}."))
+        }
         CreateError::Unavailable(cause) => {
             tracing::warn!(error = %cause, "a visitor was refused: the engine is not usable");
             Fault::new(
@@ -190,6 +197,24 @@ pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
             Fault::new(FaultCode::GoingAway, farewell(EndReason::Shutdown))
                 .retry_after(Duration::from_secs(5))
         }
+    };
+    metrics.refused(fault.code.name());
+    fault
+}
+
+/// What a guest is told whom a share's token does not let in.
+pub(super) fn of_seat(error: &SeatError, metrics: &Metrics) -> Fault {
+    let fault = match error {
+        // It was right a moment ago, or nobody would have come so far.
+        SeatError::WrongToken => Fault::new(
+            FaultCode::ShareRevoked,
+            "This terminal is not shared any more.",
+        ),
+        SeatError::TooManyViewers => Fault::new(
+            FaultCode::TooManyViewers,
+            "As many people as may are watching this terminal already.",
+        )
+        .retry_after(std::time::Duration::from_secs(15)),
     };
     metrics.refused(fault.code.name());
     fault

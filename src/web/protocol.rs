@@ -90,6 +90,10 @@ pub enum ServerMessage {
         /// Offset the output goes on with.
         to: u64,
     },
+    /// To guests: the owner has set another size.
+    Size(Size),
+    /// To the owner: so many guests are looking.
+    Viewers(usize),
     /// Something to tell the visitor.
     Notice(Notice),
     /// Answer to a ping.
@@ -124,6 +128,10 @@ pub struct Ready {
     pub end: u64,
     /// The terminal's size.
     pub size: Size,
+    /// This viewer may not type.
+    pub read_only: bool,
+    /// The session is being recorded.
+    pub recorded: bool,
     /// The session ends after this long without input.
     pub idle_timeout: Duration,
     /// The session ends then at the latest.
@@ -147,6 +155,14 @@ pub enum Notice {
     TakenOver,
     /// A message was not understood.
     BadMessage(String),
+    /// The session is being recorded.
+    Recorded,
+    /// It is not recorded any more.
+    RecordingStopped,
+    /// What this viewer types is ignored.
+    ReadOnly,
+    /// Only the owner may do that.
+    OwnerOnly,
 }
 
 /// A size from two numbers of any size.

@@ -17,7 +17,7 @@ use super::error::{of_create, of_ending};
 use super::object::Object;
 use super::protocol::{self, Fault, FaultCode, millis, timestamp};
 use super::terminal::Unclaimed;
-use crate::session::{Create, Session};
+use crate::session::{Create, Recorded, Session};
 
 /// Bounds of a creation's lists, so that what reaches the agent stays small.
 const MAX_INIT: usize = 32;
@@ -39,11 +39,14 @@ pub(super) struct CreateBody {
     cols: Option<u32>,
     rows: Option<u32>,
     env: BTreeMap<String, String>,
+    /// Record it, if the operator allows that.
+    record: bool,
 }
 
 /// What a creation may hold, for those who sent something else.
 const ALLOWED: &str = "template, environment and toolPair take text, init a list of text, timeout \
-    a whole number of ms from 1000, cols 2 to 1000, rows 1 to 500, env an object of text";
+    a whole number of ms from 1000, cols 2 to 1000, rows 1 to 500, env an object of text, record \
+    true or false";
 
 impl CreateBody {
     fn check(&self) -> Result<(), Fault> {
@@ -88,6 +91,9 @@ struct SessionBody<'a> {
     created_at: String,
     expires_at: String,
     remaining_ms: u64,
+    /// Guests attached now.
+    viewers: usize,
+    recorded: bool,
 }
 
 impl<'a> SessionBody<'a> {
@@ -102,6 +108,8 @@ impl<'a> SessionBody<'a> {
             created_at: timestamp(session.created_at),
             expires_at: timestamp(session.expires_at),
             remaining_ms: millis(session.remaining()),
+            viewers: *session.shares.viewers().borrow(),
+            recorded: *session.recorded().borrow() != Recorded::No,
         }
     }
 }
@@ -149,6 +157,7 @@ pub(super) async fn create(
         init: body.init,
         max_duration: body.timeout.map(Duration::from_millis),
         trace: trace_parent(&headers),
+        record: body.record,
     });
     let (session, token) = match created {
         Ok(created) => created,
@@ -183,7 +192,7 @@ fn is_empty(headers: &HeaderMap) -> bool {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct TokenQuery {
-    token: Option<String>,
+    pub(super) token: Option<String>,
 }
 
 /// `GET /sessions/{id}`

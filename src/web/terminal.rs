@@ -18,19 +18,23 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::App;
-use super::auth;
-use super::error::{of_attach, of_ending};
+use super::auth::{self, Key};
+use super::error::{of_attach, of_ending, of_seat};
 use super::input::InputQueue;
 use super::protocol::{
     self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, MAX_MESSAGE, Notice,
     Ready, ServerMessage, v1,
 };
 use super::toolkata;
-use crate::session::{AttachError, AttachRequest, EndReason, Ending, Session, Viewer, Waiting};
+use crate::session::{
+    AttachError, AttachRequest, EndReason, Ending, Recorded, Session, Viewer, Waiting,
+};
 
 mod early;
 
 mod line;
+
+mod news;
 
 mod reader;
 
@@ -39,6 +43,7 @@ mod shower;
 mod upgrade;
 
 use early::Early;
+use news::News;
 use reader::Reader;
 use shower::Shower;
 pub(super) use upgrade::{attach, start};
@@ -86,7 +91,7 @@ enum Purpose {
     /// The same, when its turn has come.
     Wait(Box<Waiting>, Option<Size>),
     /// A session whose token was presented.
-    Attach(Arc<Session>, String, AttachRequest),
+    Attach(Arc<Session>, Key, AttachRequest),
     /// A session whose token will come with the first message.
     Await(Arc<Session>, AttachRequest),
     /// To be told why not. Only for clients that can be told after the upgrade.
@@ -196,7 +201,7 @@ impl Connection {
                 let early = Early::new(from_the_beginning(size));
                 self.wait(*waiting, early).await
             }
-            Purpose::Attach(session, token, request) => self.attach(session, token, request).await,
+            Purpose::Attach(session, key, request) => self.attach(session, key, request).await,
             Purpose::Await(session, request) => self.await_token(session, request).await,
             Purpose::Refuse(fault) => Stop::Fault(fault),
         };
@@ -205,33 +210,29 @@ impl Connection {
 
     async fn start(&mut self, mut unclaimed: Unclaimed, token: String, early: Early) -> Stop {
         let session = unclaimed.session.clone();
-        let (viewer, early) = match self.attach_while_reading(&session, early).await {
+        let key = Key::Owner(token);
+        let (viewer, early) = match self.attach_while_reading(&session, &key, early).await {
             Ok(attached) => attached,
             Err(stop) => return stop,
         };
-        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+        if let Err(stop) = self.ready(&session, key.token(), &viewer).await {
             return stop;
         }
         unclaimed.claimed = true;
         self.join(session, viewer, early).await
     }
 
-    async fn attach(
-        &mut self,
-        session: Arc<Session>,
-        token: String,
-        request: AttachRequest,
-    ) -> Stop {
+    async fn attach(&mut self, session: Arc<Session>, key: Key, request: AttachRequest) -> Stop {
         // One who comes back to a session that is over learns how it ended.
         if let Some(ending) = session.ending() {
             return Stop::Ended(ending);
         }
         let early = Early::new(request);
-        let (viewer, early) = match self.attach_while_reading(&session, early).await {
+        let (viewer, early) = match self.attach_while_reading(&session, &key, early).await {
             Ok(attached) => attached,
             Err(stop) => return stop,
         };
-        if let Err(stop) = self.ready(&session, &token, &viewer).await {
+        if let Err(stop) = self.ready(&session, key.token(), &viewer).await {
             return stop;
         }
         self.join(session, viewer, early).await
@@ -259,16 +260,17 @@ impl Connection {
             window,
         }) = message
         else {
-            let message = "The first message must be an attach with this session's token.";
+            let message = "The first message must be an attach with a token of this session.";
             return Stop::Fault(Fault::new(FaultCode::TokenRefused, message));
         };
-        if !session.opens_with(&token) {
-            return Stop::Fault(auth::wrong_token(&self.app));
-        }
+        let key = match auth::key(&self.app, &session, token) {
+            Ok(key) => key,
+            Err(fault) => return Stop::Fault(fault),
+        };
         request.from = from.or(request.from);
         request.size = size.or(request.size);
         request.window = window;
-        self.attach(session, token, request).await
+        self.attach(session, key, request).await
     }
 
     /// Attach, which may take as long as a start, and meanwhile keep what is typed and notice who
@@ -276,6 +278,7 @@ impl Connection {
     async fn attach_while_reading(
         &mut self,
         session: &Session,
+        key: &Key,
         mut early: Early,
     ) -> Result<(Viewer, VecDeque<ClientMessage>), Stop> {
         let started = session.started();
@@ -292,7 +295,15 @@ impl Connection {
         if let Err(ending) = ended {
             return Err(Stop::Fault(of_ending(ending.reason)));
         }
-        match session.attach(early.request).await {
+        let attached = match key {
+            Key::Owner(_) => session.attach(early.request).await,
+            Key::Guest(token) => {
+                let seat = session.shares.seat(token);
+                let seat = seat.map_err(|error| Stop::Fault(of_seat(&error, &self.app.metrics)))?;
+                session.watch(seat, early.request).await
+            }
+        };
+        match attached {
             Ok(viewer) => Ok((viewer, early.into_messages())),
             Err(AttachError::Ended(ending)) => Err(Stop::Ended(ending)),
             Err(error) => Err(Stop::Fault(of_attach(&error))),
@@ -320,6 +331,8 @@ impl Connection {
             offset: viewer.attached.offset,
             end: viewer.attached.end,
             size: viewer.attached.size,
+            read_only: viewer.input.is_none(),
+            recorded: *session.recorded().borrow() == Recorded::Running,
             idle_timeout: session.idle_timeout,
             expires_at: session.expires_at,
             remaining: session.remaining(),
@@ -338,13 +351,17 @@ impl Connection {
         let (tell, told) = mpsc::channel(TELLINGS);
         let (bytes_in, bytes_out) = self.app.metrics.byte_counters();
         let client = session.client;
+        let offset = viewer.attached.offset;
         let shared = Shared {
             dialect: self.dialect,
             session,
+            owner: viewer.presence.is_owner(),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
-            shown: watch::Sender::new(viewer.attached.offset),
+            shown: watch::Sender::new(offset),
+            processed: watch::Sender::new(offset),
         };
+        let news = News::of(&shared, viewer.attached.size);
         let mut reader = Reader {
             shared: &shared,
             stream: &mut self.stream,
@@ -355,6 +372,7 @@ impl Connection {
             tell,
             bytes_in,
             bad_messages: 0,
+            refused: false,
             listening: true,
             size: None,
             size_sent: Instant::now(),
@@ -363,15 +381,21 @@ impl Connection {
             shared: &shared,
             sink: &mut self.sink,
             terminal: viewer.output,
+            window: viewer.window,
+            news,
             notices: viewer.notices,
             told,
             inits: VecDeque::new(),
             bytes_out,
         };
-        let _presence = viewer.presence;
         tokio::select! {
             stop = reader.run(early) => stop,
             stop = shower.run() => stop,
+            // Here and not in a loop, which a viewer who reads nothing may hold up.
+            () = viewer.presence.revoked() => Stop::Fault(Fault::new(
+                FaultCode::ShareRevoked,
+                "This terminal is not shared any more.",
+            )),
             // The shower says so, unless it is stuck with a visitor who reads nothing.
             () = async {
                 shared.session.ended().await;
@@ -468,12 +492,16 @@ fn broken(error: axum::Error) -> Stop {
 struct Shared {
     dialect: Dialect,
     session: Arc<Session>,
+    /// Whether this is the session's owner, not somebody whom a share let in.
+    owner: bool,
     begun: Instant,
     /// When the peer was last heard, milliseconds after `begun`; `u64::MAX` while it is not
     /// listened to.
     heard: AtomicU64,
     /// Offset up to which the socket has taken the output.
     shown: watch::Sender<u64>,
+    /// Offset up to which a guest has acknowledged it. An owner's acknowledgements are the agent's.
+    processed: watch::Sender<u64>,
 }
 
 impl Shared {

@@ -78,6 +78,8 @@ impl Encoder {
             }
             | ServerMessage::Queued(_)
             | ServerMessage::Gap { .. }
+            | ServerMessage::Size(_)
+            | ServerMessage::Viewers(_)
             | ServerMessage::Notice(_)
             | ServerMessage::Pong(_) => Vec::new(),
             ServerMessage::Exit { reason, .. } => json(serde_json::json!({

@@ -33,4 +33,8 @@ mod queue;
 
 mod resume;
 
+mod shares;
+
+mod recordings;
+
 mod toolkata;

@@ -46,6 +46,8 @@ mod faults;
 
 mod keys;
 
+mod guests;
+
 /// The engine under test.
 const ENGINE: &str = "/var/run/docker.sock";
 

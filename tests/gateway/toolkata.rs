@@ -388,3 +388,20 @@ async fn an_end_by_the_clock_does_not_look_like_an_exit() {
     assert_eq!(page.closed().await, 4009);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_guest_may_speak_this_dialect_too() {
+    let gateway = TestGateway::process().await;
+    let mut owner = gateway.visit().await;
+    let (_, token) = crate::shares::share(&gateway, &owner, "read").await;
+    let path = format!(
+        "/sessions/{}/ws?token={token}&cols=40&rows=10",
+        owner.session
+    );
+    let mut guest = Page::open(&gateway, &path).await;
+    guest.send("echo typed\r").await;
+    owner.run("echo $((6 * 7)); stty size").await;
+    let seen = guest.until("42\r\n24 80\r\n").await;
+    assert!(!seen.contains("typed"), "{seen}");
+    gateway.stop().await;
+}

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { backoff } from './backoff.ts';
 import { MemoryStore, SESSION, setUp, TOKEN } from './fake-gateway.ts';
 import { FRAME_BYTES } from './input.ts';
+import { shareStore } from './store.ts';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -166,6 +167,62 @@ describe('output', () => {
     expect(log).toHaveBeenCalledWith('belljar: gap.from: must be an integer');
     log.mockRestore();
   });
+});
+
+describe('a guest', () => {
+  const SHARE = { session: SESSION, token: 'shared-with-me' };
+
+  function watching() {
+    const all = setUp({ guest: true, store: shareStore(SHARE) });
+    all.connection.start(80, 24);
+    all.socket().open();
+    all.socket().ready({ token: SHARE.token, readOnly: true, cols: 132, rows: 43 });
+    return all;
+  }
+
+  it('attaches with its share, and takes the size of the owner', () => {
+    const { connection, socket, seen } = watching();
+    expect(socket().url).toBe(`wss://example.com/sessions/${SESSION}/ws`);
+    expect(socket().of('attach')[0]).toMatchObject({ token: SHARE.token });
+    socket().says({ type: 'size', cols: 100, rows: 30 });
+    connection.resize(100, 30);
+    expect(seen.sizes).toEqual([
+      [132, 43],
+      [100, 30],
+    ]);
+    expect(socket().of('resize')).toEqual([]);
+    expect(connection.input('ls')).toBe(false);
+    expect(socket().frames).toEqual([]);
+  });
+
+  it('comes back after a loss and never ends what is not its own', () => {
+    const { connection, socket, seen } = watching();
+    connection.restart(80, 24);
+    connection.close();
+    expect(socket().of('close')).toEqual([]);
+    socket().lose();
+    for (let i = 0; i < 40 && connection.state.name !== 'ended'; i += 1) {
+      vi.advanceTimersByTime(8000);
+      socket().lose();
+    }
+    expect(connection.state).toMatchObject({ name: 'ended', end: { kind: 'lost' } });
+    expect(seen.ended).toEqual([]);
+    connection.start(80, 24);
+    socket().open();
+    expect(socket().of('attach')[0]).toMatchObject({ token: SHARE.token });
+  });
+
+  it('is told that its share was revoked', () => {
+    const { connection, socket } = watching();
+    socket().says({ type: 'error', code: 'share_revoked', message: 'Not any more.' });
+    expect(connection.state).toMatchObject({ name: 'ended', end: { error: { code: 'share_revoked' } } });
+  });
+});
+
+it('tells an owner how many are looking', () => {
+  const { socket, seen } = connected();
+  socket().says({ type: 'viewers', count: 2 });
+  expect(seen.viewerCounts).toEqual([2]);
 });
 
 describe('a lost socket', () => {

@@ -91,6 +91,10 @@ export interface Listener {
   output(bytes: Uint8Array, done: () => void): void;
   notice(notice: Notice): void;
   latency(ms: number): void;
+  /** A guest's screen has the owner's size. In order with `output`, as far as the gateway can tell. */
+  size(cols: number, rows: number): void;
+  /** So many guests are looking. */
+  viewers(count: number): void;
 }
 
 export interface Options {
@@ -98,6 +102,8 @@ export interface Options {
   base: string;
   template: string | null;
   store: LeaseStore;
+  /** The store holds a share of somebody else's session: it is watched, never started, sized or ended. */
+  guest?: boolean;
   listener: Listener;
   createSocket(url: string, protocol: string): Socket;
   /** Asks the gateway with `DELETE` to end the session at `url`. */
@@ -151,6 +157,11 @@ export class Connection {
     return this.#state;
   }
 
+  /** What opens the session at hand. */
+  get lease(): Lease | null {
+    return this.#lease;
+  }
+
   /**
    * What the screen processes now was written before it was attached. Answers that it gives to old queries in
    * there (cursor position, device attributes) must not be sent: nobody waits for them any more, or another
@@ -177,6 +188,7 @@ export class Connection {
 
   /** Throws the session away, if there is one, and starts another. What is typed from now on is for the new one. */
   restart(cols: number, rows: number): void {
+    if (this.options.guest) return;
     this.#abandon();
     if (this.#state.name === 'idle' || this.#state.name === 'ended') {
       this.start(cols, rows);
@@ -210,7 +222,7 @@ export class Connection {
   resize(cols: number, rows: number): void {
     if (cols === this.#size.cols && rows === this.#size.rows) return;
     this.#size = { cols, rows };
-    if (this.#live) this.#send({ type: 'resize', cols, rows });
+    if (this.#live && !this.options.guest) this.#send({ type: 'resize', cols, rows });
   }
 
   /** "I am still here": resets the idle timer. */
@@ -220,6 +232,7 @@ export class Connection {
 
   /** Ends the session for good. */
   close(): void {
+    if (this.options.guest) return;
     if (this.#state.name === 'idle' || this.#state.name === 'ended') return;
     this.#abandon();
     if (this.#live) {
@@ -345,6 +358,12 @@ export class Connection {
       case 'notice':
         this.options.listener.notice(message);
         break;
+      case 'size':
+        this.options.listener.size(message.cols, message.rows);
+        break;
+      case 'viewers':
+        this.options.listener.viewers(message.count);
+        break;
       case 'pong':
         this.#heartbeat.pong(message.id);
         break;
@@ -396,8 +415,10 @@ export class Connection {
     this.#receivedAtReady = this.#output.received;
     this.#set({ name: 'connected', ready });
     this.options.listener.ready(ready);
-    // The size may have changed since it was asked for.
-    if (ready.cols !== this.#size.cols || ready.rows !== this.#size.rows) {
+    if (this.options.guest) {
+      this.options.listener.size(ready.cols, ready.rows);
+    } else if (ready.cols !== this.#size.cols || ready.rows !== this.#size.rows) {
+      // The size may have changed since it was asked for.
       this.#send({ type: 'resize', ...this.#size });
     }
     this.#heartbeat.start();
@@ -480,6 +501,7 @@ export class Connection {
 
   /** The session lives, perhaps, but we do not go back to it. */
   #abandon(): void {
+    if (this.options.guest) return;
     const left = this.#lease ?? this.options.store.load() ?? this.#abandoned;
     this.#forget();
     this.#abandoned = left;

@@ -115,6 +115,10 @@ export class Recorder implements Listener {
   };
   notice = (notice: Notice) => void this.notices.push(notice);
   latency = (ms: number) => void this.latencies.push(ms);
+  readonly sizes: [number, number][] = [];
+  viewerCounts: number[] = [];
+  size = (cols: number, rows: number) => void this.sizes.push([cols, rows]);
+  viewers = (count: number) => void this.viewerCounts.push(count);
   endSession = (url: string, token: string) => void this.ended.push([url, token]);
 
   /** The screen catches up with `chunks` of the output. */

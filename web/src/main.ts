@@ -1,8 +1,20 @@
+import { readShareLink } from './link.ts';
 import { readSeal } from './seal.ts';
 import './terminal.ts';
 
 const terminal = document.querySelector('belljar-terminal');
 const note = document.querySelector<HTMLElement>('.seal');
+
+const share = readShareLink(location.hash);
+if (share === null) terminal?.start();
+else terminal?.watch(share);
+document.documentElement.toggleAttribute('data-guest', share !== null);
+// Another link in the same tab is another page.
+addEventListener('hashchange', () => location.reload());
+terminal?.addEventListener('leave', () => {
+  history.replaceState(null, '', location.pathname + location.search);
+  document.documentElement.removeAttribute('data-guest');
+});
 
 for (const button of document.querySelectorAll<HTMLButtonElement>('.tries button')) {
   button.addEventListener('click', () => {

@@ -39,6 +39,8 @@ export interface Ready {
   cols: number;
   rows: number;
   readOnly: boolean;
+  /** Whether the session is being recorded. */
+  recorded: boolean;
   /** `null`: the session does not idle out. */
   idleTimeoutMs: number | null;
   /** `null`: the session has no longest duration. */
@@ -74,6 +76,10 @@ export type ServerMessage =
   | { type: 'queued'; position: number; etaMs: number | null }
   | { type: 'gap'; from: number; to: number }
   | Notice
+  /** To guests: the owner has set another size. */
+  | { type: 'size'; cols: number; rows: number }
+  /** To the owner: so many guests are looking. */
+  | { type: 'viewers'; count: number }
   | { type: 'pong'; id: number }
   | Exit
   | Refusal
@@ -110,6 +116,7 @@ export function parse(text: string): ServerMessage {
         cols: fields.count('cols'),
         rows: fields.count('rows'),
         readOnly: fields.boolean('readOnly'),
+        recorded: fields.optional('recorded', fields.boolean) ?? false,
         idleTimeoutMs: fields.optional('idleTimeoutMs', fields.count),
         remainingMs: fields.optional('remainingMs', fields.count),
         window: fields.count('window'),
@@ -131,6 +138,10 @@ export function parse(text: string): ServerMessage {
         message: fields.string('message'),
         remainingMs: fields.optional('remainingMs', fields.count),
       };
+    case 'size':
+      return { type, cols: fields.count('cols'), rows: fields.count('rows') };
+    case 'viewers':
+      return { type, count: fields.count('count') };
     case 'pong':
       return { type, id: fields.count('id') };
     case 'exit':

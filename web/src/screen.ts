@@ -13,8 +13,10 @@ export interface ScreenListener {
   resized(cols: number, rows: number): void;
 }
 
-const FONT =
+export const FONT =
   'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace';
+/** The smallest characters in px that a screen of a given size is drawn with: beyond that it scrolls. */
+const MIN_FONT_PX = 7;
 /** Below this width in px, a smaller font buys the columns that most programs need. */
 const NARROW_PX = 520;
 /** RIS (ECMA-48 §8.3.105). As bytes in the stream it takes effect between what came before and what follows. */
@@ -26,6 +28,8 @@ export class Screen {
   readonly #host: HTMLElement;
   readonly #observer: ResizeObserver;
   #frame = 0;
+  /** A size that is not ours to choose. */
+  #fixed: { cols: number; rows: number } | null = null;
 
   constructor(host: HTMLElement, listener: ScreenListener) {
     this.#host = host;
@@ -60,8 +64,25 @@ export class Screen {
 
   fit(): void {
     if (this.#host.clientWidth === 0) return;
-    this.#xterm.options.fontSize = this.#host.clientWidth < NARROW_PX ? 12 : 14;
-    this.#fit.fit();
+    const font = this.#host.clientWidth < NARROW_PX ? 12 : 14;
+    this.#xterm.options.fontSize = font;
+    if (this.#fixed === null) {
+      this.#fit.fit();
+      return;
+    }
+    const { cols, rows } = this.#fixed;
+    const room = this.#fit.proposeDimensions();
+    if (room !== undefined) {
+      const scale = Math.min(1, room.cols / cols, room.rows / rows);
+      this.#xterm.options.fontSize = Math.max(MIN_FONT_PX, Math.floor(font * scale * 2) / 2);
+    }
+    this.#xterm.resize(cols, rows);
+  }
+
+  /** From now on the screen has this size, and its characters are as large as fits. */
+  setSize(cols: number, rows: number): void {
+    this.#fixed = { cols, rows };
+    this.fit();
   }
 
   write(bytes: Uint8Array, done: () => void): void {

@@ -1,6 +1,6 @@
 /** Everything around the characters: the bar, and the card that stands in front while there is no shell. */
-import type { State } from './connection.ts';
-import { about, clock, sayEnd, sayQueue } from './words.ts';
+import type { End, State } from './connection.ts';
+import { about, clock, type Sentence, sayEnd, sayGuestEnd, sayQueue } from './words.ts';
 
 export interface StatusListener {
   start(): void;
@@ -9,6 +9,8 @@ export interface StatusListener {
   retry(): void;
   /** Give up the place in line. */
   leave(): void;
+  share(): void;
+  replay(): void;
 }
 
 /** From here on the time left is a countdown by the second. */
@@ -31,13 +33,21 @@ const MARKUP = `
     </svg>
     <p class="title"></p>
     <p class="detail"></p>
-    <button class="go" part="button" type="button"></button>
+    <div class="ways">
+      <button class="go" part="button" type="button"></button>
+      <button class="replay-go" part="button" type="button" hidden>Replay</button>
+    </div>
   </div>
 </div>
 <div class="bar" part="bar">
   <span class="dot"></span>
   <span class="label"></span>
   <button class="act" part="button" type="button"></button>
+  <span class="rec" title="This session is being recorded" hidden>Recorded</span>
+  <button class="share" part="button" type="button" title="Let others watch this terminal" hidden>
+    <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M1.5 8S4 3.5 8 3.5 14.5 8 14.5 8 12 12.5 8 12.5 1.5 8 1.5 8Z"/><circle cx="8" cy="8" r="2"/></svg>
+    <span class="share-label">Share</span>
+  </button>
   <span class="latency" title="Time for a key press to travel to the sandbox and back"></span>
   <span class="left" title="Time until this terminal is thrown away"></span>
   <button class="fresh" part="button" type="button" title="Throw this terminal away and start a fresh one"
@@ -60,19 +70,31 @@ export class Status {
   #ticker: ReturnType<typeof setInterval> | null = null;
   #said = '';
   #go: () => void = () => {};
+  #viewers = 0;
+  #recorded = false;
+  #replayable = false;
   #act: () => void = () => {};
 
-  constructor(root: HTMLElement, listener: StatusListener) {
+  /** `guest`: somebody else's session is being watched. */
+  constructor(
+    root: HTMLElement,
+    listener: StatusListener,
+    private readonly guest: boolean,
+  ) {
     this.#root = root;
     this.#listener = listener;
     root.insertAdjacentHTML('beforeend', MARKUP);
     this.#part('.go').addEventListener('click', () => this.#go());
     this.#part('.act').addEventListener('click', () => this.#act());
+    this.#part('.share').addEventListener('click', () => listener.share());
+    this.#part('.replay-go').addEventListener('click', () => listener.replay());
     this.#part('.fresh').addEventListener('click', () => listener.fresh());
     this.#render();
   }
 
   setState(state: State): void {
+    // What was worth a hint before is no news about what comes now.
+    if (state.name !== this.#state.name) this.#hint = null;
     this.#state = state;
     if (state.name !== 'connected') {
       this.#latencyMs = null;
@@ -82,6 +104,7 @@ export class Status {
       const { remainingMs } = state.ready;
       this.#expiresAt = remainingMs === null ? null : Date.now() + remainingMs;
     }
+    if (state.name === 'starting') this.#replayable = false;
     this.#render();
   }
 
@@ -97,6 +120,18 @@ export class Status {
 
   warnIdle(remainingMs: number): void {
     this.#idleEndsAt = Date.now() + remainingMs;
+    this.#render();
+  }
+
+  setViewers(count: number): void {
+    this.#viewers = count;
+    this.#render();
+  }
+
+  /** Whether the session is recorded now, and whether its owner may watch it again afterwards. */
+  setRecorded(recorded: boolean): void {
+    this.#recorded = recorded;
+    this.#replayable ||= recorded;
     this.#render();
   }
 
@@ -149,13 +184,16 @@ export class Status {
         return true;
       }
       case 'queued': {
-        const { title, detail } = sayQueue(state.position, state.readyAt === null ? null : state.readyAt - now);
+        const { title, detail } = sayQueue(
+          state.position,
+          state.readyAt === null ? null : state.readyAt - now,
+        );
         card(title, detail, 'Leave the line');
         this.#go = () => this.#listener.leave();
         return state.readyAt !== null;
       }
       case 'ended': {
-        const { title, detail, action } = sayEnd(state.end, state.resumable);
+        const { title, detail, action } = this.#sayEnd(state.end, state.resumable);
         const wait = state.end.kind === 'error' && state.end.retryAt !== null ? state.end.retryAt - now : 0;
         card(title, detail, wait > 0 ? `${action} in ${about(wait)}` : action, wait <= 0);
         return wait > 0;
@@ -186,7 +224,7 @@ export class Status {
         said = sayQueue(state.position, null).title;
         break;
       case 'connected':
-        [tone, label] = ['good', state.ready.readOnly ? 'Watching' : 'Connected'];
+        [tone, label] = ['good', this.#present(state.ready.readOnly)];
         ticks = this.#expiresAt !== null;
         if (this.#idleEndsAt !== null) {
           tone = 'warn';
@@ -208,8 +246,9 @@ export class Status {
         break;
       }
       case 'ended': {
-        const { title, detail } = sayEnd(state.end, state.resumable);
+        const { title, detail } = this.#sayEnd(state.end, state.resumable);
         [tone, label] = state.end.kind === 'exit' ? ['off', 'Ended'] : ['bad', 'Not connected'];
+        if (this.#hint !== null && now < this.#hint.until) [tone, label] = ['warn', this.#hint.text];
         said = `${title}. ${detail}`;
         break;
       }
@@ -228,9 +267,23 @@ export class Status {
     const leftText = left === null ? '' : `${left < NEAR_END_MS ? clock(left) : about(left)} left`;
     this.#text('.left', leftText);
     this.#root.toggleAttribute('data-urgent', left !== null && left < URGENT_MS);
-    this.#part('.fresh').hidden = !live;
+    this.#part('.fresh').hidden = !live || this.guest;
+    this.#part('.rec').hidden = !live || !this.#recorded;
+    this.#part('.share').hidden = !live || this.guest;
+    this.#root.toggleAttribute('data-shared', this.#viewers > 0);
+    this.#text('.share-label', this.#viewers === 0 ? 'Share' : `${this.#viewers} watching`);
+    this.#part('.replay-go').hidden = state.name !== 'ended' || !this.#replayable || this.guest;
     this.#say(said ?? label);
     return ticks;
+  }
+
+  #sayEnd(end: End, resumable: boolean): Sentence {
+    return this.guest ? sayGuestEnd(end) : sayEnd(end, resumable);
+  }
+
+  #present(readOnly: boolean): string {
+    if (readOnly) return 'Watching, read only';
+    return this.guest ? 'Watching, you can type' : 'Connected';
   }
 
   /** Only what is new, or a screen reader repeats it every second. */

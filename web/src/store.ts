@@ -29,6 +29,11 @@ export function tabStore(key: string): LeaseStore {
   };
 }
 
+/** A share: it is in the page's address, and never changes. */
+export function shareStore(share: Lease): LeaseStore {
+  return { load: () => share, save: () => {}, clear: () => {} };
+}
+
 function readLease(text: string | null): Lease | null {
   const value: unknown = text === null ? null : JSON.parse(text);
   if (typeof value !== 'object' || value === null) return null;

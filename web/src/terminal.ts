@@ -4,14 +4,17 @@
  *     <belljar-terminal src="https://terminals.example.com" template="base" autostart></belljar-terminal>
  *
  * Attributes: `src` (the gateway's base URL; default: the page's own origin), `template`, `autostart`.
- * Events, all bubbling out of shadow roots: `state` (detail: `State`), `ready`, `exit`, `latency` (detail: ms).
+ * Events, all bubbling out of shadow roots: `state` (detail: `State`), `ready`, `exit`, `latency` (detail: ms),
+ * `leave` (a guest goes on with a terminal of its own).
  */
 import xtermCss from '@xterm/xterm/css/xterm.css?inline';
 import { Connection, type Socket, type State } from './connection.ts';
+import { Owner } from './owner.ts';
 import type { Notice, Ready } from './protocol.ts';
-import { isReport, Screen } from './screen.ts';
+import { FONT, isReport, Screen } from './screen.ts';
+import { Sharing } from './sharing.ts';
 import { Status } from './status.ts';
-import { type LeaseStore, tabStore } from './store.ts';
+import { type Lease, type LeaseStore, shareStore, tabStore } from './store.ts';
 import terminalCss from './terminal.css?inline';
 
 /** A window being dragged gives a new size every frame; the program needs the last one. */
@@ -21,7 +24,18 @@ const RESIZE_MS = 80;
 const alive = new Map<string, Set<number>>();
 
 export class BelljarTerminal extends HTMLElement {
-  #parts: { connection: Connection; screen: Screen; status: Status; leave: AbortController } | null = null;
+  #parts: {
+    connection: Connection;
+    screen: Screen;
+    status: Status;
+    sharing: Sharing;
+    leave: AbortController;
+  } | null = null;
+  /** Somebody else's session, which this element watches. */
+  #share: Lease | null = null;
+  /** Of the session at hand, or the one that has just ended. */
+  #owner: Owner | null = null;
+  #stopReplay: () => void = () => {};
   #release: () => void = () => {};
   #resizeTimer: ReturnType<typeof setTimeout> | undefined;
   #accelerated = false;
@@ -33,8 +47,10 @@ export class BelljarTerminal extends HTMLElement {
     const frame = root.querySelector('.frame') as HTMLElement;
     const leave = new AbortController();
 
-    const status = new Status(frame, {
-      start: () => this.#start(),
+    const guest = this.#share !== null;
+    frame.toggleAttribute('data-guest', guest);
+    const listener = {
+      start: () => this.#go(),
       fresh: () => this.restart(),
       extend: () => {
         this.#parts?.connection.extend();
@@ -43,7 +59,11 @@ export class BelljarTerminal extends HTMLElement {
       },
       retry: () => connection.retryNow(),
       leave: () => connection.detach(),
-    });
+      share: () => void sharing.toggle(),
+      replay: () => void this.#replay(),
+    };
+    const status = new Status(frame, listener, guest);
+    const sharing = new Sharing(frame, document.baseURI, () => this.focus());
     const screen = new Screen(root.querySelector('.screen') as HTMLElement, {
       data: (text) => {
         if (connection.replaying && isReport(text)) return;
@@ -55,12 +75,16 @@ export class BelljarTerminal extends HTMLElement {
         this.#resizeTimer = setTimeout(() => connection.resize(cols, rows), RESIZE_MS);
       },
     });
-    const base = new URL(this.getAttribute('src') ?? '/', document.baseURI).href;
+    const base = this.#base;
     const template = this.getAttribute('template');
     const connection = new Connection({
       base,
       template,
-      store: this.#claimStore(`belljar:${base}:${template ?? ''}`),
+      store:
+        this.#share === null
+          ? this.#claimStore(`belljar:${base}:${template ?? ''}`)
+          : shareStore(this.#share),
+      guest,
       createSocket: (url, protocol) => new WebSocket(url, protocol) as Socket,
       // Without an answer there is nothing to do: the session's own timers end it later.
       endSession: (url, token) => {
@@ -77,9 +101,14 @@ export class BelljarTerminal extends HTMLElement {
           status.setLatency(ms);
           this.#emit('latency', ms);
         },
+        size: (cols, rows) => screen.setSize(cols, rows),
+        viewers: (count) => {
+          status.setViewers(count);
+          sharing.setViewers(count);
+        },
       },
     });
-    this.#parts = { connection, screen, status, leave };
+    this.#parts = { connection, screen, status, sharing, leave };
 
     const { signal } = leave;
     const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -89,12 +118,13 @@ export class BelljarTerminal extends HTMLElement {
     const seen = () => connection.setVisible(document.visibilityState === 'visible');
     document.addEventListener('visibilitychange', seen, { signal });
     seen();
-    if (this.hasAttribute('autostart')) this.#start();
+    if (this.hasAttribute('autostart')) this.start();
   }
 
   /** The session lives on for a while, so that an element that is moved in the page keeps its shell. */
   disconnectedCallback(): void {
     clearTimeout(this.#resizeTimer);
+    this.#stopReplay();
     this.#parts?.leave.abort();
     this.#parts?.connection.detach();
     this.#parts?.status.dispose();
@@ -102,6 +132,7 @@ export class BelljarTerminal extends HTMLElement {
     this.#parts = null;
     this.#accelerated = false;
     this.#release();
+    this.#release = () => {};
   }
 
   get state(): State {
@@ -113,13 +144,37 @@ export class BelljarTerminal extends HTMLElement {
     return this.#parts?.screen.size ?? { cols: 0, rows: 0 };
   }
 
+  /** The gateway's base URL. */
+  get #base(): string {
+    return new URL(this.getAttribute('src') ?? '/', document.baseURI).href;
+  }
+
   override focus(): void {
     this.#parts?.screen.focus();
   }
 
+  /** Starts a session, or goes back to the one that this tab still holds. */
+  start(): void {
+    if (this.#parts === null) return;
+    const { connection, screen } = this.#parts;
+    this.#stopReplay();
+    screen.fit();
+    connection.start(screen.size.cols, screen.size.rows);
+  }
+
+  /** Watches the session that `share` opens, instead of one of its own; `null`: its own again. */
+  watch(share: Lease | null): void {
+    this.#share = share;
+    if (this.#parts !== null) {
+      this.disconnectedCallback();
+      this.connectedCallback();
+    }
+    if (this.state.name === 'idle') this.start();
+  }
+
   /** Types `text` and Enter, as if at the keyboard. Starts a session if there is none. */
   run(text: string): void {
-    if (this.state.name === 'idle' || this.state.name === 'ended') this.#start();
+    if (this.state.name === 'idle' || this.state.name === 'ended') this.start();
     this.#type(`${text.replace(/\r?\n/g, '\r')}\r`);
   }
 
@@ -132,6 +187,7 @@ export class BelljarTerminal extends HTMLElement {
   restart(): void {
     if (this.#parts === null) return;
     const { connection, screen } = this.#parts;
+    this.#stopReplay();
     screen.fit();
     connection.restart(screen.size.cols, screen.size.rows);
   }
@@ -141,11 +197,45 @@ export class BelljarTerminal extends HTMLElement {
     return this.#parts?.screen.text() ?? '';
   }
 
-  #start(): void {
-    if (this.#parts === null) return;
-    const { connection, screen } = this.#parts;
-    screen.fit();
-    connection.start(screen.size.cols, screen.size.rows);
+  /** The card's button: on with the same session or, where there is nothing more to watch, with an own one. */
+  #go(): void {
+    const { state } = this;
+    const over = state.name === 'ended' && (state.end.kind === 'exit' || state.end.kind === 'error');
+    const wait = state.name === 'ended' && state.end.kind === 'error' && state.end.retryAt !== null;
+    if (this.#share === null || !over || wait) {
+      this.start();
+      return;
+    }
+    this.watch(null);
+    this.#emit('leave', null);
+  }
+
+  /** Plays what was recorded of the session that has ended, in front of everything else. */
+  async #replay(): Promise<void> {
+    const [root, shown, owner] = [this.shadowRoot, this.#parts, this.#owner];
+    if (root === null || shown === null || owner === null) return;
+    try {
+      const [{ css, play }, cast] = await Promise.all([import('./replay.ts'), owner.recording()]);
+      if (shown !== this.#parts || this.state.name !== 'ended') return;
+      const player = sheet(css);
+      if (!root.adoptedStyleSheets.includes(player)) {
+        root.adoptedStyleSheets = [player, ...root.adoptedStyleSheets];
+      }
+      const host = document.createElement('div');
+      host.className = 'replay';
+      host.innerHTML =
+        '<div class="stage"></div><button class="leave" type="button">Close the replay</button>';
+      root.querySelector('.frame')?.append(host);
+      const dispose = play(cast, host.querySelector('.stage') as HTMLElement, FONT);
+      this.#stopReplay = () => {
+        this.#stopReplay = () => {};
+        dispose();
+        host.remove();
+      };
+      host.querySelector('.leave')?.addEventListener('click', () => this.#stopReplay());
+    } catch (error) {
+      shown.status.hint((error as Error).message);
+    }
   }
 
   #type(data: string | Uint8Array): void {
@@ -153,7 +243,9 @@ export class BelljarTerminal extends HTMLElement {
     const { connection, status } = this.#parts;
     const taken = connection.input(data);
     if (taken) status.active();
-    else if (connection.state.name === 'connected') status.hint('That is too much to paste at once.');
+    else if (connection.state.name !== 'connected') return;
+    else if (connection.state.ready.readOnly) status.hint('You are watching: what you type is not sent.');
+    else status.hint('That is too much to paste at once.');
   }
 
   #onState(state: State): void {
@@ -164,16 +256,25 @@ export class BelljarTerminal extends HTMLElement {
     if (state.name === 'ended' && hadFocus) {
       this.shadowRoot?.querySelector<HTMLElement>('.go:not(:disabled)')?.focus({ preventScroll: true });
     }
+    if (state.name !== 'connected') shown.sharing.setOwner(null);
     if (state.name === 'starting' && hadFocus) shown.screen.focus();
     this.#emit('state', state);
     if (state.name === 'ended' && state.end.kind === 'exit') this.#emit('exit', state.end.exit);
   }
 
   #onReady(ready: Ready): void {
-    this.#parts?.screen.setReadOnly(ready.readOnly);
+    const shown = this.#parts;
+    if (shown === null) return;
+    shown.screen.setReadOnly(ready.readOnly);
+    shown.status.setRecorded(ready.recorded);
+    shown.status.setViewers(0);
+    shown.sharing.setViewers(0);
+    const { lease } = shown.connection;
+    this.#owner = lease === null || this.#share !== null ? null : new Owner(this.#base, lease);
+    shown.sharing.setOwner(this.#owner);
     if (!this.#accelerated) {
       this.#accelerated = true;
-      void this.#parts?.screen.accelerate();
+      void shown.screen.accelerate();
     }
     // The token opens the session: it is nobody else's business.
     const { token: _, ...rest } = ready;
@@ -189,10 +290,13 @@ export class BelljarTerminal extends HTMLElement {
     } else if (code === 'expiry_warning' && remainingMs !== null) {
       status.setRemaining(remainingMs);
       status.hint(message);
+    } else if (code === 'recorded') {
+      status.setRecorded(true);
     } else if (code === 'bad_message') {
       // Our mistake, and nothing that a visitor could mend.
       console.warn(`belljar: ${message}`);
     } else {
+      if (code === 'recording_stopped') status.setRecorded(false);
       status.hint(message);
     }
   }

@@ -1,5 +1,20 @@
 import { expect, it } from 'vitest';
-import { about, clock, sayEnd, sayQueue } from './words.ts';
+import type { End } from './connection.ts';
+import { about, clock, sayEnd, sayGuestEnd, sayQueue } from './words.ts';
+
+it('offers a guest what still makes sense', () => {
+  const error = (code: string, retryAt: number | null = null): End => ({
+    kind: 'error',
+    error: { type: 'error', code, message: 'One sentence.', retryAfterMs: null },
+    retryAt,
+  });
+  const says = (end: End) => [sayGuestEnd(end).title, sayGuestEnd(end).action];
+  expect(says(error('share_revoked'))).toEqual(['Not shared any more', 'Start your own']);
+  expect(says(error('token_refused'))).toEqual(['Not shared any more', 'Start your own']);
+  expect(says(error('no_such_session'))).toEqual(['The session has ended', 'Start your own']);
+  expect(says(error('too_many_viewers', 15_000))).toEqual(['No seat left', 'Try again']);
+  expect(says({ kind: 'lost' })).toEqual(['The connection is lost', 'Try again']);
+});
 
 it('counts down', () => {
   expect([42_000, 41_001, 0, -5, 725_000].map(clock)).toEqual(['0:42', '0:42', '0:00', '0:00', '12:05']);

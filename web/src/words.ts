@@ -8,6 +8,29 @@ export interface Sentence {
   action: string;
 }
 
+/** What a guest reads, who has lost nothing and may go on with a terminal of its own. */
+export function sayGuestEnd(end: End): Sentence {
+  const action = 'Start your own';
+  switch (end.kind) {
+    case 'exit':
+      return { title: 'The session has ended', detail: 'There is nothing more to watch.', action };
+    case 'error':
+      if (end.retryAt !== null)
+        return { title: 'No seat left', detail: end.error.message, action: 'Try again' };
+      if (end.error.code === 'no_such_session')
+        return { title: 'The session has ended', detail: 'There is nothing more to watch.', action };
+      if (end.error.code === 'token_refused')
+        return {
+          title: 'Not shared any more',
+          detail: 'This link was withdrawn, or is not complete.',
+          action,
+        };
+      return { title: 'Not shared any more', detail: end.error.message, action };
+    default:
+      return { ...sayEnd(end, false), action: 'Try again' };
+  }
+}
+
 export function sayEnd(end: End, resumable: boolean): Sentence {
   switch (end.kind) {
     case 'exit': {

@@ -13,12 +13,22 @@ pub enum FaultCode {
     OriginRefused,
     /// No token, or the wrong one.
     TokenRefused,
+    /// The viewer's share was revoked.
+    ShareRevoked,
     /// There is no such session.
     NoSuchSession,
+    /// The session has no such share.
+    NoSuchShare,
+    /// The session has no recording, or not any more.
+    NoRecording,
     /// There is no such template.
     NoSuchTemplate,
     /// Too many sessions, at once or within the hour.
     RateLimited,
+    /// The session has as many shares as it may.
+    TooManyShares,
+    /// The session has as many viewers as it may.
+    TooManyViewers,
     /// Every place is taken.
     AtCapacity,
     /// The engine is not usable.
@@ -47,9 +57,14 @@ impl FaultCode {
         match self {
             Self::OriginRefused => "origin_refused",
             Self::TokenRefused => "token_refused",
+            Self::ShareRevoked => "share_revoked",
             Self::NoSuchSession => "no_such_session",
+            Self::NoSuchShare => "no_such_share",
+            Self::NoRecording => "no_recording",
             Self::NoSuchTemplate => "no_such_template",
             Self::RateLimited => "rate_limited",
+            Self::TooManyShares => "too_many_shares",
+            Self::TooManyViewers => "too_many_viewers",
             Self::AtCapacity => "at_capacity",
             Self::EngineUnavailable => "engine_unavailable",
             Self::StartFailed => "start_failed",
@@ -72,10 +87,10 @@ impl FaultCode {
             Self::BadRequest | Self::NoSuchTemplate | Self::TooManyBadMessages => 1008,
             Self::MessageTooBig => 1009,
             Self::EngineUnavailable | Self::StartFailed | Self::Internal => 1011,
-            Self::OriginRefused | Self::TokenRefused => 4003,
-            Self::NoSuchSession => 4004,
-            Self::RateLimited => 4029,
-            Self::AtCapacity => 4030,
+            Self::OriginRefused | Self::TokenRefused | Self::ShareRevoked => 4003,
+            Self::NoSuchSession | Self::NoSuchShare | Self::NoRecording => 4004,
+            Self::RateLimited | Self::TooManyShares => 4029,
+            Self::AtCapacity | Self::TooManyViewers => 4030,
         }
     }
 }

@@ -124,6 +124,7 @@ enum Outgoing<'a> {
         cols: u16,
         rows: u16,
         read_only: bool,
+        recorded: bool,
         idle_timeout_ms: u64,
         expires_at: String,
         remaining_ms: u64,
@@ -137,6 +138,13 @@ enum Outgoing<'a> {
     Gap {
         from: u64,
         to: u64,
+    },
+    Size {
+        cols: u16,
+        rows: u16,
+    },
+    Viewers {
+        count: usize,
     },
     Notice {
         code: &'static str,
@@ -173,7 +181,8 @@ pub fn encode(message: &ServerMessage) -> Option<Message> {
             end: ready.end,
             cols: ready.size.cols,
             rows: ready.size.rows,
-            read_only: false,
+            read_only: ready.read_only,
+            recorded: ready.recorded,
             idle_timeout_ms: millis(ready.idle_timeout),
             expires_at: timestamp(ready.expires_at),
             remaining_ms: millis(ready.remaining),
@@ -187,6 +196,11 @@ pub fn encode(message: &ServerMessage) -> Option<Message> {
             from: *from,
             to: *to,
         },
+        ServerMessage::Size(size) => Outgoing::Size {
+            cols: size.cols,
+            rows: size.rows,
+        },
+        ServerMessage::Viewers(count) => Outgoing::Viewers { count: *count },
         ServerMessage::Notice(notice) => {
             let (code, message, remaining) = match notice {
                 Notice::IdleWarning(left) => (
@@ -206,6 +220,18 @@ pub fn encode(message: &ServerMessage) -> Option<Message> {
                 ),
                 Notice::TakenOver => ("taken_over", "The session continues elsewhere.", None),
                 Notice::BadMessage(message) => ("bad_message", message.as_str(), None),
+                Notice::Recorded => ("recorded", "This session is being recorded.", None),
+                Notice::RecordingStopped => (
+                    "recording_stopped",
+                    "The recording has stopped. The session goes on.",
+                    None,
+                ),
+                Notice::ReadOnly => (
+                    "read_only",
+                    "You are watching: what you type is not sent.",
+                    None,
+                ),
+                Notice::OwnerOnly => ("owner_only", "Only the session's owner can do that.", None),
             };
             Outgoing::Notice {
                 code,

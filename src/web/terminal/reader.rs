@@ -33,12 +33,15 @@ pub(super) struct Reader<'a> {
     pub(super) stream: &'a mut SplitStream<WebSocket>,
     pub(super) limiter: &'a Limiter,
     pub(super) queue: InputQueue,
-    pub(super) input: TerminalInput,
+    /// Absent if this viewer may only watch.
+    pub(super) input: Option<TerminalInput>,
     pub(super) control: TerminalControl,
     /// To the showing loop.
     pub(super) tell: mpsc::Sender<Telling>,
     pub(super) bytes_in: Counter,
     pub(super) bad_messages: u32,
+    /// Whether a guest has been told that it may not do what it tried.
+    pub(super) refused: bool,
     /// Whether the socket is being read.
     pub(super) listening: bool,
     /// A size that waits for its turn.
@@ -65,9 +68,12 @@ impl Reader<'_> {
             let step = tokio::select! {
                 // What was typed goes in before more is heard, be it that the visitor has gone.
                 biased;
-                step = self.queue.deliver(&mut self.input, self.limiter),
-                    if !self.queue.is_empty() =>
-                {
+                step = async {
+                    match &mut self.input {
+                        Some(input) => self.queue.deliver(input, self.limiter).await,
+                        None => std::future::pending().await,
+                    }
+                }, if !self.queue.is_empty() => {
                     match step {
                         Ok(Step::Typed(n)) => {
                             self.bytes_in.inc_by(n as u64);
@@ -82,7 +88,7 @@ impl Reader<'_> {
                 }
                 Ok(()) = shown.changed(), if acknowledge => {
                     let offset = *shown.borrow_and_update();
-                    self.command(TerminalCommand::Ack { offset }).await
+                    self.acknowledge(offset).await
                 }
                 () = sleep_until(self.size_sent + RESIZE_EVERY), if self.size.is_some() => {
                     self.send_size().await
@@ -118,6 +124,9 @@ impl Reader<'_> {
 
     async fn handle(&mut self, message: ClientMessage) -> Result<(), Stop> {
         match message {
+            ClientMessage::Input(_) | ClientMessage::Init(_) if self.input.is_none() => {
+                self.refuse(Notice::ReadOnly);
+            }
             ClientMessage::Input(bytes) => {
                 self.shared.session.touch();
                 self.queue.push(&bytes);
@@ -125,15 +134,18 @@ impl Reader<'_> {
             ClientMessage::Resize(size)
             | ClientMessage::Attach(AttachMessage {
                 size: Some(size), ..
-            }) => self.size = Some(size),
-            ClientMessage::Attach(_) | ClientMessage::Nothing => {}
+            }) if self.shared.owner => self.size = Some(size),
+            // The size is the owner's: a guest is told of it and fits its screen to it.
+            ClientMessage::Resize(_) | ClientMessage::Attach(_) | ClientMessage::Nothing => {}
             ClientMessage::Ack(offset) => {
                 // A client cannot have processed what was not sent.
                 let offset = offset.min(*self.shared.shown.borrow());
-                self.command(TerminalCommand::Ack { offset }).await?;
+                self.acknowledge(offset).await?;
             }
+            ClientMessage::Extend if self.input.is_none() => {}
             ClientMessage::Extend => self.shared.session.touch(),
             ClientMessage::Ping(id) => self.command(TerminalCommand::Ping { id }).await?,
+            ClientMessage::Close if !self.shared.owner => self.refuse(Notice::OwnerOnly),
             // The showing loop sees the end and says it.
             ClientMessage::Close => drop(self.shared.session.close().await),
             ClientMessage::Init(init) => {
@@ -155,6 +167,28 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Output before `offset` has been processed. An owner's program waits for that; a guest waits
+    /// for itself.
+    async fn acknowledge(&mut self, offset: u64) -> Result<(), Stop> {
+        if self.shared.owner {
+            return self.command(TerminalCommand::Ack { offset }).await;
+        }
+        let forward = |processed: &mut u64| {
+            let before = *processed;
+            *processed = before.max(offset);
+            *processed > before
+        };
+        self.shared.processed.send_if_modified(forward);
+        Ok(())
+    }
+
+    /// A guest may not do this. Said once, or a key that is held down would be answered without end.
+    fn refuse(&mut self, notice: Notice) {
+        if !std::mem::replace(&mut self.refused, true) {
+            self.say(notice);
+        }
+    }
+
     /// Tell the visitor, unless so much is being told already that it would not help.
     fn say(&self, notice: Notice) {
         let telling = Telling::Say(ServerMessage::Notice(notice));
@@ -164,6 +198,7 @@ impl Reader<'_> {
     async fn send_size(&mut self) -> Result<(), Stop> {
         if let Some(size) = self.size.take() {
             self.size_sent = Instant::now();
+            self.shared.session.resized(size);
             self.command(TerminalCommand::Resize(size)).await?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
+use super::news::News;
 use super::{Shared, Sink, Stop};
 use crate::session::{self, EndReason, Ending};
 use crate::web::protocol::{Fault, FaultCode, Notice, ServerMessage, millis};
@@ -43,6 +44,10 @@ pub(super) struct Shower<'a> {
     pub(super) shared: &'a Shared,
     pub(super) sink: &'a mut Sink,
     pub(super) terminal: TerminalOutput,
+    /// How far a guest may be behind, bytes, before its terminal is not read. (An owner's program is
+    /// stopped by the agent.)
+    pub(super) window: u32,
+    pub(super) news: News,
     pub(super) notices: mpsc::Receiver<session::Notice>,
     pub(super) told: mpsc::Receiver<Telling>,
     /// Each `init` under way, in the order in which they were typed, and when to give it up.
@@ -57,7 +62,14 @@ impl Shower<'_> {
         let session = self.shared.session.clone();
         let ended = session.ended();
         tokio::pin!(ended);
+        let mut processed = self.shared.processed.subscribe();
         loop {
+            let ahead = self
+                .shared
+                .shown
+                .borrow()
+                .saturating_sub(*processed.borrow_and_update());
+            let room = self.shared.owner || ahead < self.window.into();
             let give_up = self.inits.front().map(|(_, at)| *at);
             let shown = tokio::select! {
                 // What little there is to say comes before output, which may never pause.
@@ -74,6 +86,7 @@ impl Shower<'_> {
                     Telling::Say(message) => self.sink.send(&message).await,
                     Telling::Watch(watch) => self.watch(watch).await,
                 },
+                news = self.news.next() => self.sink.send(&news).await,
                 at = pings.tick() => self.ping(at).await,
                 () = async {
                     match give_up {
@@ -81,7 +94,8 @@ impl Shower<'_> {
                         None => std::future::pending().await,
                     }
                 } => self.init_complete(false).await,
-                output = self.terminal.next() => match output {
+                Ok(()) = processed.changed(), if !room => Ok(()),
+                output = self.terminal.next(), if room => match output {
                     Some(Ok(Output::Bytes(bytes))) => self.bytes(bytes).await,
                     Some(Ok(Output::Event(event))) => self.event(event).await,
                     Some(Err(_)) | None => Err(self.link_lost().await),
@@ -145,9 +159,15 @@ impl Shower<'_> {
         match event {
             TerminalEvent::Gap { from, to } => {
                 self.shared.shown.send_replace(to);
+                // A client has nothing to process in a gap, so it need not acknowledge it.
+                self.shared
+                    .processed
+                    .send_if_modified(|at| std::mem::replace(at, to) != to);
                 self.sink.send(&ServerMessage::Gap { from, to }).await
             }
             TerminalEvent::Pong { id } => self.sink.send(&ServerMessage::Pong(id)).await,
+            // Known to the session's task once the owner has seen all its output, and then to everyone.
+            TerminalEvent::Exit(_) if !self.shared.owner => Ok(()),
             TerminalEvent::Exit(exit) => {
                 self.shared.session.exited(exit.clone()).await;
                 Err(Stop::Ended(Ending {

@@ -77,6 +77,7 @@ pub(in crate::web) async fn start(
             init: Vec::new(),
             max_duration: None,
             trace: trace_parent(&headers),
+            record: false,
         };
         let entry = match dialect {
             Dialect::V1 => app.sessions.create_or_wait(create),
@@ -118,10 +119,10 @@ pub(in crate::web) async fn attach(
             ..AttachRequest::default()
         };
         match auth::token(&headers, parameters.token.as_deref()) {
-            Some(token) if session.opens_with(&token) => {
-                Ok(Purpose::Attach(session, token, request))
+            Some(token) => {
+                let key = auth::key(&app, &session, token)?;
+                Ok(Purpose::Attach(session, key, request))
             }
-            Some(_) => Err(auth::wrong_token(&app)),
             None => Ok(Purpose::Await(session, request)),
         }
     };
