@@ -174,6 +174,8 @@ async fn readers_are_each_at_an_offset_of_their_own() {
     input(&link, first.terminal, "echo thr''ee\r").await;
     for reader in [&mut first, &mut second, &mut third] {
         reader.until("three\r\n").await;
+        // And nothing more is to come.
+        reader.until("$ ").await;
     }
     // From the future is from now on.
     let mut fourth = Reader::attach(&link, first.terminal, Some(u64::MAX), None, 0).await;
