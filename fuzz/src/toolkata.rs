@@ -55,7 +55,6 @@ fn shown(bytes: &[u8]) {
     assert_eq!(all, String::from_utf8_lossy(&whole));
 }
 
-/// `before` may hold anything but the marker, whose nonce no program knows.
 fn watched(before: &[u8], status: &[u8], success: bool) {
     let init = Init {
         commands: Vec::new(),
@@ -63,6 +62,13 @@ fn watched(before: &[u8], status: &[u8], success: bool) {
         silent: false,
     };
     let nonce = "00112233445566778899";
+    // A program does not know it.
+    if before
+        .windows(nonce.len())
+        .any(|bytes| bytes == nonce.as_bytes())
+    {
+        return;
+    }
     let (mut watch, _) = InitWatch::begin(&init, nonce);
     let output = [
         before,
