@@ -46,11 +46,20 @@ run-doctor:
 	@$(gateway) doctor
 
 .PHONY: bench
-bench: ## measure what is claimed
-	@$(setup) -- $(MAKE) sandbox-image agent run-bench
+bench: ## measure what is claimed, and write docs/benchmarks.md
+	@$(setup) -- $(MAKE) sandbox-image build run-bench
 .PHONY: run-bench
 run-bench:
-	@cargo bench --bench terminal
+	@benches/ttyd.sh
+	@cargo bench --bench terminal -- --write
+
+.PHONY: load
+load: ## hold 5,000 idle sessions in one gateway, then 40 gVisor sandboxes at once; docs/benchmarks.md too
+	@$(setup) -- $(MAKE) sandbox-image agent run-load
+.PHONY: run-load
+run-load:
+	@cargo bench --bench load -- idle --write
+	@cargo bench --bench load -- sandboxes --write
 
 # --- building --------------------------------------------------------------------------------------
 
@@ -91,8 +100,23 @@ clean: ## remove what was built here (not the images)
 .PHONY: test all-tests
 test: ## everything: Rust, real gVisor sandboxes, the page, a browser
 	@$(setup) --test -- $(MAKE) all-tests
-all-tests: test-images test-rust test-web test-scripts
-	@printf '\nEverything passed: Rust, gVisor, page, browser, scripts.\n'
+all-tests: test-images test-rust autobahn test-web test-scripts
+	@printf '\nEverything passed: Rust, gVisor, WebSocket, page, browser, scripts.\n'
+
+.PHONY: fuzz
+fuzz: ## look for bytes that break what reads them, with nightly Rust; FUZZ_SECONDS=60 for a short look
+	@fuzz/run.sh
+
+.PHONY: autobahn
+autobahn: target/autobahn/installed ## the Autobahn cases against the gateway's WebSocket stack
+	$(call step,the Autobahn cases)
+	@cargo build --example echo
+	@timeout --verbose --kill-after=10 6m target/autobahn/bin/python tests/autobahn/run.py target/debug/examples/echo
+
+target/autobahn/installed: tests/autobahn/requirements.txt
+	@python3 -m venv target/autobahn
+	@target/autobahn/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 .PHONY: test-images test-rust test-web test-scripts
 test-images:
@@ -141,7 +165,7 @@ test-web: web/node_modules/.package-lock.json
 test-scripts:
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck deploy/*.sh docker/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+		shellcheck benches/*.sh deploy/*.sh docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \
 	else echo 'promtool is not installed: skipped'; fi

@@ -302,6 +302,8 @@ allow_user() {
 install_test_tools() {
     local packages=() command
     for command in python3 shellcheck; do has "$command" || packages+=("$command"); done
+    # Debian's own Python comes without it.
+    python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
     if ((${#packages[@]})); then
         say installing "${packages[*]}"
         apt_install "${packages[@]}" || fail "the test tools did not install" "apt-get install ${packages[*]}"

@@ -1,9 +1,10 @@
 //! HTTP and WebSocket: the only layer that knows axum.
 //!
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
-//! [`terminal`] joins a WebSocket to a session, [`input`] queues what is typed, [`sessions`] is the
-//! REST side of sessions, [`shares`] and [`recording`] that of what belongs to them (a request's
-//! body is an [`object`]), [`auth`] says who may, [`error`] is what anyone is told who may not.
+//! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
+//! queues what is typed, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
+//! of what belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
+//! what anyone is told who may not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,9 @@ use crate::telemetry::Metrics;
 
 pub mod protocol;
 
-mod toolkata;
+pub mod toolkata;
+
+pub mod websocket;
 
 mod terminal;
 

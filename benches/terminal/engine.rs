@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
+use crate::cpu::Cost;
 use crate::{DEADLINE, Terminal};
 
 const SOCKET: &str = "/var/run/docker.sock";
@@ -53,6 +54,16 @@ impl Engine {
         (status.expect("a status"), body.to_owned())
     }
 
+    /// Ids of a gateway's sandboxes.
+    pub(crate) fn containers(&self, namespace: &str) -> Vec<String> {
+        let filter = format!("%7B%22label%22%3A%5B%22belljar.namespace%3D{namespace}%22%5D%7D");
+        let path = format!("/containers/json?filters={filter}");
+        let (status, body) = self.call("GET", &path, &Value::Null);
+        assert_eq!(status, 200, "{body}");
+        let ids = body.split("\"Id\":\"").skip(1);
+        ids.map(|rest| rest.chars().take(64).collect()).collect()
+    }
+
     /// Create, attach, start; resolves at the prompt.
     pub(crate) fn open(&self) -> Attached {
         let create = json!({
@@ -64,6 +75,8 @@ impl Engine {
             "Tty": true, "OpenStdin": true, "StdinOnce": true,
             "AttachStdin": true, "AttachStdout": true, "AttachStderr": true,
             "HostConfig": {
+                // Should the bench be ended, its container ends with the attach.
+                "AutoRemove": true,
                 "Runtime": "runsc", "NetworkMode": "none", "ReadonlyRootfs": true,
                 "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"],
                 "Memory": 128 << 20, "MemorySwap": 128 << 20, "NanoCpus": 2_000_000_000_i64,
@@ -108,6 +121,13 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
+    pub(crate) fn cost(&self) -> Cost {
+        Cost {
+            containers: vec![self.id.clone()],
+            ..Cost::default()
+        }
+    }
+
     pub(crate) fn remove(self, engine: &Engine) {
         let path = format!("/containers/{}?force=1", self.id);
         engine.call("DELETE", &path, &Value::Null);

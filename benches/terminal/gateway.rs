@@ -12,8 +12,12 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-use crate::engine::SHELL;
+use crate::cpu::Cost;
+use crate::engine::{Engine, SHELL};
 use crate::{DEADLINE, Terminal};
+
+/// Sandboxes of this gateway bear this name on the engine.
+const NAMESPACE: &str = "bench";
 
 /// A gateway process.
 pub(crate) struct Gateway {
@@ -22,78 +26,127 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("bound");
-        drop(free);
+    /// With sandboxes in gVisor, and so many of them started ahead.
+    pub(crate) fn docker(pool: usize) -> Self {
+        let mut settings = vec![
+            ("DOCKER__NAMESPACE", NAMESPACE.to_owned()),
+            // As much as the raw side gets.
+            ("TEMPLATES__BASE__CPUS", "2".into()),
+        ];
+        if pool > 0 {
+            settings.push(("TEMPLATES__BASE__POOL", pool.to_string()));
+        }
+        let gateway = Self::start(&settings);
+        // Beside those, none: the probe is gone by the time it is healthy.
+        wait_until("the pool is full", || gateway.sandboxes() == Some(pool));
+        gateway
+    }
+
+    /// With plain processes.
+    pub(crate) fn process() -> Self {
+        let agent = std::env::var("BELLJAR_AGENT").unwrap_or_else(|_| {
+            concat!(env!("CARGO_MANIFEST_DIR"), "/target/belljar-agent").to_owned()
+        });
+        Self::start(&[("LAUNCHER", "process".into()), ("AGENT", agent)])
+    }
+
+    fn start(settings: &[(&str, String)]) -> Self {
+        let address = free_address();
+        let settings = settings
+            .iter()
+            .map(|(key, value)| (format!("BELLJAR_{key}"), value));
         let process = Command::new(env!("CARGO_BIN_EXE_belljar"))
             .arg("serve")
             .env("BELLJAR_LISTEN", address.to_string())
-            .env("BELLJAR_DOCKER__NAMESPACE", "bench")
             .env(
                 "BELLJAR_RUN_DIR",
                 std::env::temp_dir().join("belljar-bench"),
             )
-            .env("BELLJAR_LOG__FILTER", "warn")
+            .env("BELLJAR_LOG__FILTER", "error")
             .env("BELLJAR_LIMITS__SESSIONS_PER_HOUR", "100000")
             .env("BELLJAR_LIMITS__CONCURRENT_SESSIONS", "1000")
             .env("BELLJAR_LIMITS__COMMANDS_PER_MINUTE", "60000")
-            // As much as the raw side gets.
-            .env("BELLJAR_TEMPLATES__BASE__CPUS", "2")
             .env("BELLJAR_TEMPLATES__BASE__COMMAND", format!("{SHELL:?}"))
             .env("BELLJAR_TEMPLATES__BASE__ENV__PS1", "$ ")
+            .envs(settings)
             .spawn()
             .expect("the gateway starts");
         let gateway = Self { address, process };
-        let begun = Instant::now();
-        while !gateway.is_healthy() {
-            assert!(begun.elapsed() < DEADLINE, "the gateway is not healthy");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until("the gateway is healthy", || gateway.sandboxes().is_some());
         gateway
+    }
+
+    /// Whose processor time its sessions take. Ask while they are open.
+    pub(crate) fn cost(&self, engine: Option<&Engine>) -> Cost {
+        Cost {
+            trees: vec![self.process.id()],
+            containers: engine.map_or(Vec::new(), |engine| engine.containers(NAMESPACE)),
+        }
     }
 
     /// Let it go away in order, so that no sandbox is left.
     pub(crate) fn stop(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it is ours");
+        kill_process(Pid::from_child(&self.process), Signal::INT).expect("it is ours");
         self.process.wait().expect("it ends");
     }
 
-    fn is_healthy(&self) -> bool {
+    /// How many it holds; `None` while it is not healthy.
+    pub(crate) fn sandboxes(&self) -> Option<usize> {
         let ask = || {
             let mut stream = TcpStream::connect(self.address)?;
             let request = "GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
             stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
-            std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+            std::io::Result::Ok(answer)
         };
-        ask().unwrap_or(false)
+        let answer = ask()
+            .ok()
+            .filter(|answer| answer.starts_with("HTTP/1.1 200"))?;
+        let health: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        usize::try_from(health["containers"].as_u64()?).ok()
     }
 
     /// A new session; resolves at the prompt.
     pub(crate) fn open(&self) -> Session {
         let url = format!("ws://{}/ws?cols=80&rows=24", self.address);
-        let mut request = url.into_client_request().expect("a URL");
-        let protocol = HeaderValue::from_static("belljar.v1");
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", protocol);
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_nodelay(true).expect("TCP");
-        let deadline = stream.set_read_timeout(Some(DEADLINE));
-        deadline.expect("a duration");
-        // Its own 128 KiB would be cleared for each key.
-        let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
-        let connected = client_with_config(request, stream, Some(config));
         let mut session = Session {
-            socket: connected.expect("it upgrades").0,
+            socket: connect(&url, "belljar.v1"),
             offset: 0,
             acked: 0,
         };
         session.until(b"$ ");
         session
     }
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("bound")
+}
+
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A WebSocket with this subprotocol.
+pub(crate) fn connect(url: &str, protocol: &'static str) -> WebSocket<TcpStream> {
+    let mut request = url.into_client_request().expect("a URL");
+    let address = request.uri().authority().expect("an address").to_string();
+    let headers = request.headers_mut();
+    headers.insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_nodelay(true).expect("TCP");
+    let deadline = stream.set_read_timeout(Some(DEADLINE));
+    deadline.expect("a duration");
+    // Its own 128 KiB would be cleared for each key.
+    let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
+    let connected = client_with_config(request, stream, Some(config));
+    connected.expect("it upgrades").0
 }
 
 impl Drop for Gateway {

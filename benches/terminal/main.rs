@@ -1,12 +1,15 @@
-//! `make bench`: what a terminal costs through the whole gateway, side by side with the raw engine.
+//! `make bench`: what a terminal costs through the whole gateway, side by side with the raw engine and
+//! with a peer.
 //!
-//! Both sides run the same image, limits and program in gVisor, and take turns within one run, so
-//! that noise of the machine meets both. The raw side is `docker attach` to a TTY without its
-//! client program: the engine's API spoken by hand, the least an attach can cost. Both clients block
-//! in their socket's read, so that neither pays for a runtime. Printed are
-//! medians over rounds with their spread (lowest to highest round), and ratios of medians.
+//! All sides of a comparison run the same program, in the same image with the same limits where there
+//! is one, and take turns within one run, so that noise of the machine meets all. The raw side is
+//! `docker attach` to a TTY without its client program: the engine's API spoken by hand, the least an
+//! attach can cost. The peer is ttyd, on a plain PTY, beside our launcher `process`. All clients block
+//! in their socket's read, so that none pays for a runtime. Printed are medians over rounds with
+//! their spread (lowest to highest round), and ratios of medians.
 //!
-//! `cargo bench --bench terminal -- [echo|bulk|interrupt|start]…` runs some of it.
+//! `cargo bench --bench terminal -- [echo|bulk|interrupt|start|peer]… [--write]` runs some of it, and
+//! writes docs/benchmarks.md.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -15,15 +18,25 @@
     reason = "statistics of small numbers"
 )]
 
+mod cpu;
+
 mod engine;
 
 mod gateway;
 
+mod peer;
+
+#[path = "../common/report.rs"]
+mod report;
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use cpu::Cost;
 use engine::Engine;
 use gateway::{Gateway, Session};
+use peer::Peer;
+use report::Report;
 
 /// Rounds of each side. Odd, so that a median is a round.
 const ROUNDS: usize = 9;
@@ -40,8 +53,11 @@ const BULK: usize = 64 << 20;
 /// Interrupted floods.
 const INTERRUPTS: usize = 20;
 
-/// Cold starts of each side.
+/// Starts of each side.
 const STARTS: usize = 9;
+
+/// Sandboxes kept ready for the warm starts, which are left out without.
+const POOL: Option<usize> = Some(2);
 
 /// A read that takes longer than this is a failure, not a slow result.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -69,35 +85,85 @@ pub(crate) trait Terminal {
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+    let (options, wanted): (Vec<String>, Vec<String>) = arguments.partition(|a| a == "--write");
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-    let engine = Engine::new();
-    let gateway = Gateway::start();
-    println!(
-        "Belljar beside `docker attach`, both in gVisor, {} cores\n",
-        cores()
-    );
-    if wants("echo") {
-        echo(&engine, &gateway);
-        ping(&gateway);
+    let mut report = Report::new("Terminals", "make bench");
+    if ["echo", "bulk", "interrupt", "start"]
+        .into_iter()
+        .any(wants)
+    {
+        in_gvisor(wants, &mut report);
     }
-    if wants("bulk") {
-        bulk(&engine, &gateway);
+    if wants("peer") {
+        on_a_plain_pty(&mut report);
     }
-    if wants("interrupt") {
-        interrupt(&gateway);
+    if !options.is_empty() {
+        report.write();
     }
-    if wants("start") {
-        start(&engine, &gateway);
-    }
-    gateway.stop();
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+fn in_gvisor(wants: impl Fn(&str) -> bool, report: &mut Report) {
+    let engine = Engine::new();
+    let gateway = Gateway::docker(0);
+    report.say("In gVisor, beside `docker attach`\n");
+    if wants("echo") {
+        echo(report, &engine, &gateway);
+        ping(report, &gateway);
+    }
+    if wants("bulk") {
+        let (mut raw, mut ours) = (engine.open(), gateway.open());
+        let (raw_cost, our_cost) = (raw.cost(), gateway.cost(Some(&engine)));
+        bulk(
+            report,
+            ("docker attach", &mut raw, &raw_cost),
+            ("Belljar", &mut ours, &our_cost),
+        );
+        raw.remove(&engine);
+        ours.close();
+    }
+    if wants("interrupt") {
+        interrupt(report, &gateway);
+    }
+    if wants("start") {
+        start(report, &engine, &gateway);
+    }
+    gateway.stop();
+    if let Some(pool) = POOL.filter(|_| wants("start")) {
+        warm_start(report, pool);
+    }
+}
+
+fn on_a_plain_pty(report: &mut Report) {
+    let Some(peer) = Peer::start() else {
+        report.say("Beside ttyd: left out, for there is no target/ttyd (benches/ttyd.sh)\n");
+        return;
+    };
+    let gateway = Gateway::process();
+    report.say("On a plain PTY without isolation, beside ttyd\n");
+    let mut theirs_rounds = Rounds::default();
+    let mut our_rounds = Rounds::default();
+    for _ in 0..ROUNDS {
+        let (mut theirs, mut ours) = (peer.open(), gateway.open());
+        let (a, b) = echo_round(&mut theirs, &mut ours);
+        theirs_rounds.add(a);
+        our_rounds.add(b);
+        ours.close();
+    }
+    compare(
+        report,
+        "echo of a keystroke, µs",
+        ("ttyd", &theirs_rounds),
+        ("Belljar", &our_rounds),
+    );
+    let (mut theirs, mut ours) = (peer.open(), gateway.open());
+    bulk(
+        report,
+        ("ttyd", &mut theirs, &peer.cost()),
+        ("Belljar", &mut ours, &gateway.cost(None)),
+    );
+    ours.close();
+    gateway.stop();
 }
 
 /// Microseconds of each of some round trips.
@@ -116,32 +182,42 @@ fn key(terminal: &mut impl Terminal) {
     terminal.receive(None);
 }
 
-fn echo(engine: &Engine, gateway: &Gateway) {
+fn echo(report: &mut Report, engine: &Engine, gateway: &Gateway) {
     let (mut raw_rounds, mut our_rounds) = (Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         // New sandboxes for each round: under gVisor one of a kind may be half as slow again as the
         // next, for as long as it lives.
         let (mut raw, mut ours) = (engine.open(), gateway.open());
-        raw.raw("exec cat");
-        ours.raw("exec cat");
-        timed(&mut raw, key);
-        timed(&mut ours, key);
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        // Short turns: the noise of a shared machine lasts longer than they do.
-        for _ in 0..KEYS / TURN {
-            a.extend(timed(&mut raw, key));
-            b.extend(timed(&mut ours, key));
-        }
+        let (a, b) = echo_round(&mut raw, &mut ours);
         raw_rounds.add(a);
         our_rounds.add(b);
         raw.remove(engine);
         ours.close();
     }
-    report("echo of a keystroke, µs", &raw_rounds, &our_rounds);
+    compare(
+        report,
+        "echo of a keystroke, µs",
+        ("docker attach", &raw_rounds),
+        ("Belljar", &our_rounds),
+    );
+}
+
+fn echo_round(one: &mut impl Terminal, other: &mut impl Terminal) -> (Vec<f64>, Vec<f64>) {
+    one.raw("exec cat");
+    other.raw("exec cat");
+    timed(one, key);
+    timed(other, key);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    // Short turns: the noise of a shared machine lasts longer than they do.
+    for _ in 0..KEYS / TURN {
+        a.extend(timed(one, key));
+        b.extend(timed(other, key));
+    }
+    (a, b)
 }
 
 /// What of an echo is the way to the agent and back.
-fn ping(gateway: &Gateway) {
+fn ping(report: &mut Report, gateway: &Gateway) {
     let mut ours = gateway.open();
     let mut rounds = Rounds::default();
     for round in 0..=ROUNDS {
@@ -151,13 +227,16 @@ fn ping(gateway: &Gateway) {
             rounds.add(times);
         }
     }
-    println!(
-        "to the agent and back, without a PTY, µs: {}\n",
-        rounds.describe()
-    );
+    ours.close();
+    let rounds = rounds.describe();
+    report.say(&format!(
+        "to the agent and back, without a PTY, µs: {rounds}\n"
+    ));
 }
 
-fn bulk_round(terminal: &mut impl Terminal) -> f64 {
+/// MB/s, and processor seconds for each GB.
+fn bulk_round(terminal: &mut impl Terminal, cost: &Cost) -> (f64, f64) {
+    let before = cost.seconds();
     terminal.send(b"x");
     let mut rest = BULK;
     let mut begun = None;
@@ -166,29 +245,39 @@ fn bulk_round(terminal: &mut impl Terminal) -> f64 {
         begun.get_or_insert_with(Instant::now);
     }
     let elapsed = begun.expect("there was output").elapsed();
-    BULK as f64 / 1e6 / elapsed.as_secs_f64()
+    let used = cost.seconds() - before;
+    (
+        BULK as f64 / 1e6 / elapsed.as_secs_f64(),
+        used * 1e9 / BULK as f64,
+    )
 }
 
-fn bulk(engine: &Engine, gateway: &Gateway) {
-    let mut raw = engine.open();
-    let mut ours = gateway.open();
+fn bulk<A: Terminal, B: Terminal>(
+    report: &mut Report,
+    (theirs, one, one_cost): (&str, &mut A, &Cost),
+    (ours, other, other_cost): (&str, &mut B, &Cost),
+) {
     // One key, one round.
     let line = format!("while head -c 1 >/dev/null; do head -c {BULK} /dev/zero; done");
-    raw.raw(&line);
-    ours.raw(&line);
-    let (mut raw_rounds, mut our_rounds) = (Rounds::default(), Rounds::default());
+    one.raw(&line);
+    other.raw(&line);
+    let (mut rates, mut costs) = <((Rounds, Rounds), (Rounds, Rounds))>::default();
     for round in 0..=ROUNDS {
-        let (a, b) = (bulk_round(&mut raw), bulk_round(&mut ours));
+        let (a, b) = (bulk_round(one, one_cost), bulk_round(other, other_cost));
         if round > 0 {
-            raw_rounds.add(vec![a]);
-            our_rounds.add(vec![b]);
+            rates.0.add(vec![a.0]);
+            rates.1.add(vec![b.0]);
+            costs.0.add(vec![a.1]);
+            costs.1.add(vec![b.1]);
         }
     }
-    report("bulk output, MB/s", &raw_rounds, &our_rounds);
-    raw.remove(engine);
+    let what = "bulk output, MB/s";
+    compare(report, what, (theirs, &rates.0), (ours, &rates.1));
+    let what = "processor seconds for each GB of it, client not included";
+    compare(report, what, (theirs, &costs.0), (ours, &costs.1));
 }
 
-fn interrupt(gateway: &Gateway) {
+fn interrupt(report: &mut Report, gateway: &Gateway) {
     let mut ours = gateway.open();
     let mut times = Vec::new();
     for _ in 0..INTERRUPTS {
@@ -200,34 +289,52 @@ fn interrupt(gateway: &Gateway) {
         let begun = Instant::now();
         ours.send(b"\x03");
         ours.until(b"$ ");
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        times.push(milliseconds(begun));
     }
+    ours.close();
     times.sort_by(f64::total_cmp);
-    println!(
+    report.say(&format!(
         "Ctrl-C during `yes` to the prompt, ms: n {INTERRUPTS}, median {:.1}, p99 {:.1}\n",
         percentile(&times, 50.0),
         percentile(&times, 99.0)
-    );
+    ));
 }
 
-fn start(engine: &Engine, gateway: &Gateway) {
-    let (mut raw, mut ours) = (Vec::new(), Vec::new());
+fn milliseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+fn start(report: &mut Report, engine: &Engine, gateway: &Gateway) {
+    let (mut raw, mut ours) = (Rounds::default(), Rounds::default());
     for _ in 0..STARTS {
         let begun = Instant::now();
         let terminal = engine.open();
-        raw.push(begun.elapsed().as_secs_f64() * 1e3);
+        raw.add(vec![milliseconds(begun)]);
         terminal.remove(engine);
         let begun = Instant::now();
         let terminal = gateway.open();
-        ours.push(begun.elapsed().as_secs_f64() * 1e3);
+        ours.add(vec![milliseconds(begun)]);
         terminal.close();
     }
-    let (mut a, mut b) = (Rounds::default(), Rounds::default());
-    for (raw, ours) in raw.into_iter().zip(ours) {
-        a.add(vec![raw]);
-        b.add(vec![ours]);
+    let what = "cold start to the prompt, ms";
+    compare(report, what, ("docker attach", &raw), ("Belljar", &ours));
+}
+
+fn warm_start(report: &mut Report, pool: usize) {
+    let gateway = Gateway::docker(pool);
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let begun = Instant::now();
+        let terminal = gateway.open();
+        times.push(milliseconds(begun));
+        terminal.close();
+        gateway::wait_until("the pool is full", || gateway.sandboxes() == Some(pool));
     }
-    report("cold start to the prompt, ms", &a, &b);
+    let mut rounds = Rounds::default();
+    rounds.add(times);
+    let rounds = rounds.describe();
+    report.say(&format!("warm start to the prompt, ms: {rounds}\n"));
+    gateway.stop();
 }
 
 /// Samples by round.
@@ -272,10 +379,16 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
-fn report(what: &str, raw: &Rounds, ours: &Rounds) {
-    let ratio = percentile(&ours.medians(), 50.0) / percentile(&raw.medians(), 50.0);
-    println!("{what}");
-    println!("  docker attach   {}", raw.describe());
-    println!("  Belljar         {}", ours.describe());
-    println!("  ratio           {ratio:.2}\n");
+fn compare(
+    report: &mut Report,
+    what: &str,
+    (theirs, their_rounds): (&str, &Rounds),
+    (ours, our_rounds): (&str, &Rounds),
+) {
+    let median = |rounds: &Rounds| percentile(&rounds.medians(), 50.0);
+    let ratio = median(our_rounds) / median(their_rounds);
+    report.say(what);
+    report.say(&format!("  {theirs:15} {}", their_rounds.describe()));
+    report.say(&format!("  {ours:15} {}", our_rounds.describe()));
+    report.say(&format!("  ratio           {ratio:.2}\n"));
 }

@@ -15,14 +15,8 @@ use crate::web::App;
 use crate::web::auth::{self, Visitor, check_origin, trace_parent};
 use crate::web::error::{no_such_session, of_create, token_missing};
 use crate::web::protocol::v1::SUBPROTOCOL;
-use crate::web::protocol::{self, Fault, FaultCode, MAX_MESSAGE};
-use crate::web::toolkata;
-
-/// WebSocket read and write buffers, bytes: small, because thousands of connections are held.
-const READ_BUFFER: usize = 4 * 1024;
-
-/// Bytes that may wait in the write buffer at most. One output frame (64 KiB) and a few messages.
-const MAX_WRITE_BUFFER: usize = 256 * 1024;
+use crate::web::protocol::{self, Fault, FaultCode};
+use crate::web::{toolkata, websocket};
 
 /// The query of `/ws` and `/sessions/{id}/ws`.
 #[derive(Debug, Default, Deserialize)]
@@ -156,16 +150,9 @@ fn accept(
     };
     // Taken before the request ends, so that the gateway never sees a moment without either.
     let task = app.tasks.token();
-    upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
-        .read_buffer_size(READ_BUFFER)
-        // Every message is flushed at once: there is nothing to wait for.
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
-        .on_upgrade(move |socket| async move {
-            let connection = Connection::new(app, dialect, socket);
-            connection.serve(purpose).await;
-            drop(task);
-        })
+    websocket::bounded(upgrade).on_upgrade(move |socket| async move {
+        let connection = Connection::new(app, dialect, socket);
+        connection.serve(purpose).await;
+        drop(task);
+    })
 }
