@@ -150,7 +150,7 @@ impl Reader<'_> {
             ClientMessage::Close => drop(self.shared.session.close().await),
             ClientMessage::Init(init) => {
                 let (watch, line) = InitWatch::begin(&init, &random_hex::<8>());
-                if self.tell.send(Telling::Watch(watch)).await.is_ok() {
+                if self.tell.send(Telling::Watch(Box::new(watch))).await.is_ok() {
                     self.queue.push(&line);
                 }
             }
@@ -191,7 +191,7 @@ impl Reader<'_> {
 
     /// Tell the visitor, unless so much is being told already that it would not help.
     fn say(&self, notice: Notice) {
-        let telling = Telling::Say(ServerMessage::Notice(notice));
+        let telling = Telling::Say(Box::new(ServerMessage::Notice(notice)));
         let _ = self.tell.try_send(telling);
     }
 

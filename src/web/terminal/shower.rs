@@ -10,6 +10,7 @@ use belljar_link::client::{Output, TerminalOutput};
 use belljar_link::message::TerminalEvent;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::news::News;
@@ -31,13 +32,18 @@ const AUTOPSY_DEADLINE: Duration = Duration::from_secs(3);
 /// `init`s that are watched for at once; for one more, the oldest is given up.
 const MAX_INITS: usize = 16;
 
-/// From the reading loop.
+/// From the reading loop. Boxed, because a channel has room for 32 of them from the beginning, which
+/// was a quarter of what an idle session costs.
 pub(super) enum Telling {
     /// Say this to the visitor.
-    Say(ServerMessage),
+    Say(Box<ServerMessage>),
     /// Look for the end of these commands in the output.
-    Watch(InitWatch),
+    Watch(Box<InitWatch>),
 }
+
+/// Output beyond this, bytes, is no echo: whoever gets it lets the others go first, or a hundred
+/// floods would have their whole windows between two keys of somebody else.
+const FLOOD: u64 = 4 * 1024;
 
 /// Shows the terminal.
 pub(super) struct Shower<'a> {
@@ -84,7 +90,7 @@ impl Shower<'_> {
                 },
                 Some(telling) = self.told.recv() => match telling {
                     Telling::Say(message) => self.sink.send(&message).await,
-                    Telling::Watch(watch) => self.watch(watch).await,
+                    Telling::Watch(watch) => self.watch(*watch).await,
                 },
                 news = self.news.next() => self.sink.send(&news).await,
                 at = pings.tick() => self.ping(at).await,
@@ -152,6 +158,9 @@ impl Shower<'_> {
         // The offset is the agent's word, which may be anything.
         let add = |offset: &mut u64| *offset = offset.saturating_add(length);
         self.shared.shown.send_modify(add);
+        if length > FLOOD {
+            yield_now().await;
+        }
         Ok(())
     }
 

@@ -10,14 +10,14 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_reload_applies_to_the_next_session_and_ends_none() {
-    let place = Place::new("[limits]\nmax_sandboxes = 1\n");
+    let place = Place::new("[limits]\nmax_sandboxes = 1\nqueue_length = 0\n");
     let service = Service::start(&place).await;
     let mut first = service.visit().await;
     let mut refused = service.connect("/ws", &[]).await;
     assert_eq!(refused.closed().await, 4030, "there is one place");
 
     place.configure(
-        "default_template = \"other\"\n[limits]\nmax_sandboxes = 2\nmax_connections = 99\n\
+        "default_template = \"other\"\n[limits]\nmax_sandboxes = 2\nqueue_length = 0\nmax_connections = 99\n\
          [log]\nfilter = \"debug\"\nformat = \"json\"\n[templates.other]\n\
          command = [\"/bin/bash\", \"--noprofile\", \"--norc\"]\n\
          env = { PS1 = \"$ \", LESSON = \"three\" }\n",
@@ -53,7 +53,7 @@ async fn a_reload_applies_to_the_next_session_and_ends_none() {
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_every_error_is_told() {
-    let place = Place::new("[limits]\nmax_sandboxes = 1\n");
+    let place = Place::new("[limits]\nmax_sandboxes = 1\nqueue_length = 0\n");
     let mut service = Service::start(&place).await;
     place.configure(
         "nope = 1\n[limits]\nmax_sandboxes = 5\nidle_timeout = \"0s\"\n[log]\nfilter = \"a=b=c\"\n",
