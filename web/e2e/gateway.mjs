@@ -44,21 +44,25 @@ export async function startGateway(settings = {}, port = null) {
   });
   failed.catch(() => {});
 
-  const stop = async () => {
+  const end = async (signal) => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
-    child.kill('SIGTERM');
+    child.kill(signal);
     const hard = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
     await gone;
     clearTimeout(hard);
   };
+  /** Ends every session. */
+  const stop = () => end('SIGINT');
+  /** Leaves live sessions to the next gateway. */
+  const handOver = () => end('SIGTERM');
   try {
     await Promise.race([healthy(url, () => log), failed]);
   } catch (error) {
     await stop();
     throw error;
   }
-  return { url, port, stop, log: () => log };
+  return { url, port, stop, handOver, log: () => log };
 }
 
 async function healthy(url, log) {

@@ -65,9 +65,14 @@ describe('the page', () => {
     const wide = await visitor.size();
     assert.deepEqual(await shown('wide'), wide);
     await visitor.page.setViewportSize({ width: 700, height: 600 });
+    await visitor.page.waitForFunction(
+      (before) => document.querySelector('belljar-terminal').size.cols < before.cols,
+      wide,
+    );
+    // The page tells the program once the size has been the same for a moment.
     await visitor.page.waitForTimeout(500);
     const narrow = await visitor.size();
-    assert.ok(narrow.cols < wide.cols && narrow.rows < wide.rows, JSON.stringify({ wide, narrow }));
+    assert.ok(narrow.rows < wide.rows, JSON.stringify({ wide, narrow }));
     assert.deepEqual(await shown('narrow'), narrow);
   });
 
@@ -240,6 +245,23 @@ describe('a gateway that goes away', () => {
     await visitor.run('echo "X is <$X>"');
     await visitor.sees(/^X is <>$/m);
     assert.deepEqual(visitor.errors, []);
+    await visitor.close();
+    await gateway.stop();
+  });
+
+  // Plain processes end with their gateway.
+  it('is replaced, and the shell is still there', { ...TIME, skip: sealed }, async () => {
+    gateway = await startGateway();
+    const visitor = await Visitor.open(browser, gateway.url);
+    await visitor.prompt();
+    await visitor.run('X=42');
+    await visitor.prompt();
+    await gateway.handOver();
+    await visitor.is('reconnecting');
+    gateway = await startGateway({}, gateway.port);
+    await visitor.is('connected');
+    await visitor.run('echo "X is <$X>"');
+    await visitor.sees(/^X is <42>$/m);
     await visitor.close();
   });
 });
