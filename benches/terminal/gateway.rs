@@ -37,9 +37,18 @@ impl Gateway {
             settings.push(("TEMPLATES__BASE__POOL", pool.to_string()));
         }
         let gateway = Self::start(&settings);
-        // Beside those, none: the probe is gone by the time it is healthy.
-        wait_until("the pool is full", || gateway.sandboxes() == Some(pool));
+        // Not by `/health`, which counts those that are being started too.
+        gateway.full(pool);
         gateway
+    }
+
+    /// Wait until so many sandboxes are at their prompt, and no other is there.
+    pub(crate) fn full(&self, pool: usize) {
+        let ready = format!("belljar_pool_ready {pool}");
+        wait_until("the pool is full", || {
+            let metrics = self.get("/metrics").unwrap_or_default();
+            metrics.lines().any(|line| line == ready) && self.sandboxes() == Some(pool)
+        });
     }
 
     /// With plain processes.
@@ -90,19 +99,24 @@ impl Gateway {
         self.process.wait().expect("it ends");
     }
 
-    /// How many it holds; `None` while it is not healthy.
-    pub(crate) fn sandboxes(&self) -> Option<usize> {
+    /// A page, head and body; `None` unless it is 200.
+    fn get(&self, path: &str) -> Option<String> {
         let ask = || {
             let mut stream = TcpStream::connect(self.address)?;
-            let request = "GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             std::io::Result::Ok(answer)
         };
-        let answer = ask()
-            .ok()
-            .filter(|answer| answer.starts_with("HTTP/1.1 200"))?;
+        let answer = ask().ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(answer)
+    }
+
+    /// How many it holds; `None` while it is not healthy.
+    pub(crate) fn sandboxes(&self) -> Option<usize> {
+        let answer = self.get("/health")?;
         let health: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
         usize::try_from(health["containers"].as_u64()?).ok()
     }

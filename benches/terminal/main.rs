@@ -328,7 +328,7 @@ fn warm_start(report: &mut Report, pool: usize) {
         let terminal = gateway.open();
         times.push(milliseconds(begun));
         terminal.close();
-        gateway::wait_until("the pool is full", || gateway.sandboxes() == Some(pool));
+        gateway.full(pool);
     }
     let mut rounds = Rounds::default();
     rounds.add(times);

@@ -150,7 +150,12 @@ impl Reader<'_> {
             ClientMessage::Close => drop(self.shared.session.close().await),
             ClientMessage::Init(init) => {
                 let (watch, line) = InitWatch::begin(&init, &random_hex::<8>());
-                if self.tell.send(Telling::Watch(Box::new(watch))).await.is_ok() {
+                if self
+                    .tell
+                    .send(Telling::Watch(Box::new(watch)))
+                    .await
+                    .is_ok()
+                {
                     self.queue.push(&line);
                 }
             }
