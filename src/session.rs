@@ -553,13 +553,18 @@ impl Session {
         self.recorded.subscribe()
     }
 
-    /// Its shares have changed, or whether it is recorded: resolves when the next gateway would know.
+    /// What the next gateway must know has changed: resolves when it would know.
     pub async fn keep(&self) {
         let (reply, kept) = oneshot::channel();
         // A session that is over needs no note.
         if self.commands.send(Command::Keep(reply)).await.is_ok() {
             let _ = kept.await;
         }
+    }
+
+    /// The same without waiting. Should the task's queue be full, the next change tells.
+    fn keep_soon(&self) {
+        let _ = self.commands.try_send(Command::Keep(oneshot::channel().0));
     }
 
     /// The shell has ended, and its viewer has seen all its output.

@@ -2,23 +2,32 @@
 //! gateway's pid, one with its answer to the last reload. Each is replaced as a whole, so nobody
 //! reads half of one.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 
 /// Largest answer that is read, bytes: every key of hundreds of templates.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
+/// How long an earlier gateway may take to go away: it takes 25 s at most.
+const TAKEOVER: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// The files of the gateway with this `run_dir` and namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Control {
+    lock: PathBuf,
     pid: PathBuf,
     answer: PathBuf,
 }
@@ -43,15 +52,36 @@ impl Control {
             config.run_dir.join(name)
         };
         Self {
+            lock: file("lock"),
             pid: file("pid"),
             answer: file("reload"),
         }
     }
 
+    /// Be the only gateway of this namespace until the file is closed, by the end of the process at
+    /// the latest: two would take each other's sandboxes for orphans. Waits for one that goes away;
+    /// [`io::ErrorKind::WouldBlock`] if it does not.
+    pub(super) async fn alone(&self) -> io::Result<File> {
+        self.make_dir()?;
+        let file = File::create(&self.lock)?;
+        let deadline = Instant::now() + TAKEOVER;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(_) => sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    fn make_dir(&self) -> io::Result<()> {
+        let dir = self.pid.parent().expect("a file in run_dir");
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    }
+
     /// Be found from now on.
     pub(super) fn announce(&self) -> io::Result<Announced> {
-        let dir = self.pid.parent().expect("a file in run_dir");
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        self.make_dir()?;
         replace(&self.pid, format!("{}\n", std::process::id()).as_bytes())?;
         Ok(Announced(self.clone()))
     }

@@ -1,6 +1,7 @@
 //! `belljar serve`
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use listenfd::ListenFd;
@@ -61,13 +62,28 @@ async fn serve(
             .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?,
     };
     let address = listener.local_addr().unwrap_or(config.listen);
+    let control = Control::of(config);
+    // Before it looks for what an earlier gateway has left. Processes are nobody else's.
+    let _alone = match config.launcher {
+        LauncherKind::Process => None,
+        LauncherKind::Docker => Some(control.alone().await.map_err(|error| {
+            let (namespace, dir) = (&config.docker.namespace, config.run_dir.display());
+            match error.kind() {
+                ErrorKind::WouldBlock => format!(
+                    "another gateway serves the namespace {namespace} in {dir}: stop it, or set \
+                     docker.namespace"
+                ),
+                _ => format!("cannot write to run_dir, {dir}: {error}"),
+            }
+        })?),
+    };
     let gateway = Gateway::new(config.clone(), launcher(config)).await;
     let reloader = Reloader {
         load,
         live: gateway.app().config.clone(),
         telemetry,
         address,
-        control: Control::of(config),
+        control,
     };
     let announced = reloader.control.announce();
     if let Err(error) = &announced {

@@ -537,11 +537,9 @@ impl Launcher for DockerLauncher {
     }
 
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError> {
-        // First, so that nobody takes back what is being removed.
-        self.notes.remove(id).map_err(|cause| LaunchError::Host {
-            doing: "removing the note of a sandbox".into(),
-            cause,
-        })?;
+        // First, so that nobody takes back what is being removed. A note that stays is no reason for
+        // the sandbox to stay, too.
+        let note = self.notes.remove(id);
         let engine = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -553,13 +551,14 @@ impl Launcher for DockerLauncher {
             | Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
             Err(error) => return Err(self.error("remove a container", error)),
         }
-        match std::fs::remove_dir_all(self.socket_dir(id)) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(LaunchError::Host {
-                doing: "removing a socket".into(),
-                cause,
-            }),
+        let socket = match std::fs::remove_dir_all(self.socket_dir(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
+        };
+        note.and(socket).map_err(|cause| LaunchError::Host {
+            doing: "removing a sandbox's note and socket".into(),
+            cause,
+        })
     }
 
     async fn post_mortem(&self, id: &SandboxId) -> Death {

@@ -126,7 +126,8 @@ impl Task {
             tracing::warn!(session = %self.session.id, reason, error = %stopped, "a recording stopped");
             metrics.recording_stopped(reason);
             self.session.recorded.send_replace(Recorded::Stopped);
-            self.session.keep().await;
+            // Not waited for: a session that ends waits for this task.
+            self.session.keep_soon();
         }
     }
 

@@ -1,12 +1,14 @@
 //! Who a request is from and what it may do: origin, client address, token, trace.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
 use super::App;
 use super::error::{no_such_session, token_missing};
@@ -89,7 +91,7 @@ pub(super) fn token(headers: &HeaderMap, query: Option<&str>) -> Option<String> 
 
 /// Why a session was not opened.
 #[derive(Debug)]
-pub(super) enum Locked {
+enum Locked {
     /// No token was presented.
     NoToken,
     /// There is no such session, or the token is not its own.
@@ -105,8 +107,32 @@ impl IntoResponse for Locked {
     }
 }
 
+#[derive(Debug, Default, Deserialize)]
+struct TokenQuery {
+    token: Option<String>,
+}
+
+/// The session that a request names in its path, opened by the token that it presents.
+#[derive(Debug)]
+pub(super) struct Owned(pub(super) Arc<Session>);
+
+impl FromRequestParts<App> for Owned {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let query = Query::<TokenQuery>::from_request_parts(parts, app).await;
+        let Query(query) = query.map_err(IntoResponse::into_response)?;
+        let path = Path::<HashMap<String, String>>::from_request_parts(parts, app).await;
+        let Path(path) = path.map_err(IntoResponse::into_response)?;
+        let id = path.get("id").map_or("", String::as_str);
+        let token = token(&parts.headers, query.token.as_deref());
+        let opened = open(app, id, token.as_deref());
+        opened.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
 /// The session `id`, for the holder of its token only.
-pub(super) fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
+fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
     let session = app.sessions.find(id);
     let session = session.ok_or_else(|| Locked::Refused(no_such_session()))?;
     let token = token.ok_or(Locked::NoToken)?;

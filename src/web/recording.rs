@@ -3,30 +3,19 @@
 use std::io;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
 use super::App;
-use super::auth;
+use super::auth::Owned;
 use super::protocol::{Fault, FaultCode};
-use super::sessions::TokenQuery;
 
 /// `GET /sessions/{id}/recording`: what has been recorded until now.
-pub(super) async fn show(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
-) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    let session = match auth::open(&app, &id, token.as_deref()) {
-        Ok(session) => session,
-        Err(refusal) => return refusal.into_response(),
-    };
+pub(super) async fn show(State(app): State<App>, Owned(session): Owned) -> Response {
     let none = || Fault::new(FaultCode::NoRecording, "This session has no recording.");
     let Some((path, length)) = app.sessions.archive().find(session.id.as_str()) else {
         return none().into_response();

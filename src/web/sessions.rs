@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use belljar_link::message::Size;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::auth::{self, Visitor, check_origin, trace_parent};
+use super::auth::{Owned, Visitor, check_origin, trace_parent};
 use super::error::{of_create, of_ending};
 use super::object::Object;
 use super::protocol::{self, Fault, FaultCode, millis, timestamp};
@@ -190,41 +190,16 @@ fn is_empty(headers: &HeaderMap) -> bool {
         && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct TokenQuery {
-    pub(super) token: Option<String>,
-}
-
 /// `GET /sessions/{id}`
-pub(super) async fn show(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
-) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    match auth::open(&app, &id, token.as_deref()) {
-        Ok(session) => Json(SessionBody::of(&session)).into_response(),
-        Err(refusal) => refusal.into_response(),
-    }
+pub(super) async fn show(Owned(session): Owned) -> Response {
+    Json(SessionBody::of(&session)).into_response()
 }
 
 /// `DELETE /sessions/{id}` and `POST /sessions/{id}/destroy`. Ending what has ended succeeds.
-pub(super) async fn end(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
-) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    match auth::open(&app, &id, token.as_deref()) {
-        Ok(session) => {
-            let ending = session.close().await;
-            let reason = ending.reason.name();
-            Json(serde_json::json!({"success": true, "reason": reason})).into_response()
-        }
-        Err(refusal) => refusal.into_response(),
-    }
+pub(super) async fn end(Owned(session): Owned) -> Response {
+    let ending = session.close().await;
+    let reason = ending.reason.name();
+    Json(serde_json::json!({"success": true, "reason": reason})).into_response()
 }
 
 #[derive(Debug, Serialize)]

@@ -1,18 +1,16 @@
 //! The REST side of shares: the owner's list of who else may look.
 
 use axum::Json;
+use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::auth;
+use super::auth::Owned;
 use super::error::{no_such_session, respond};
 use super::object::Object;
 use super::protocol::{Fault, FaultCode, timestamp};
-use super::sessions::TokenQuery;
 use crate::session::{MAX_SHARES, Mode, ShareRecord};
 
 /// What a share is created with.
@@ -53,17 +51,9 @@ struct Created<'a> {
 
 /// `POST /sessions/{id}/shares`
 pub(super) async fn create(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
+    Owned(session): Owned,
     body: Result<Json<Object<ShareBody>>, JsonRejection>,
 ) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    let session = match auth::open(&app, &id, token.as_deref()) {
-        Ok(session) => session,
-        Err(refusal) => return refusal.into_response(),
-    };
     let mode = match body {
         Ok(Json(Object(body))) => body.mode,
         Err(error) => {
@@ -90,17 +80,7 @@ pub(super) async fn create(
 }
 
 /// `GET /sessions/{id}/shares`
-pub(super) async fn list(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
-) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    let session = match auth::open(&app, &id, token.as_deref()) {
-        Ok(session) => session,
-        Err(refusal) => return refusal.into_response(),
-    };
+pub(super) async fn list(Owned(session): Owned) -> Response {
     let shares = session.shares.list();
     let listed: Vec<Listed<'_>> = shares
         .iter()
@@ -111,22 +91,13 @@ pub(super) async fn list(
 
 /// `DELETE /sessions/{id}/shares/{share}`
 pub(super) async fn revoke(
-    State(app): State<App>,
-    Path((id, share)): Path<(String, String)>,
-    Query(query): Query<TokenQuery>,
-    headers: HeaderMap,
+    Owned(session): Owned,
+    Path((_, share)): Path<(String, String)>,
 ) -> Response {
-    let token = auth::token(&headers, query.token.as_deref());
-    match auth::open(&app, &id, token.as_deref()) {
-        Err(refusal) => refusal.into_response(),
-        Ok(session) if session.shares.revoke(&share) => {
-            session.keep().await;
-            Json(serde_json::json!({ "success": true })).into_response()
-        }
-        Ok(_) => Fault::new(
-            FaultCode::NoSuchShare,
-            "This share does not exist or was withdrawn already.",
-        )
-        .into_response(),
+    if !session.shares.revoke(&share) {
+        let message = "This share does not exist or was withdrawn already.";
+        return Fault::new(FaultCode::NoSuchShare, message).into_response();
     }
+    session.keep().await;
+    Json(serde_json::json!({ "success": true })).into_response()
 }

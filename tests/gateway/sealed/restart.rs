@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::counting::Counting;
 use super::serve::Served;
@@ -189,4 +189,27 @@ async fn a_session_over_attach_ends_with_its_gateway() {
         assert_eq!(client.closed().await, 1001);
     });
     namespace.assert_empty().await;
+}
+
+/// Two gateways of one namespace would take each other's sandboxes for orphans.
+#[tokio::test]
+async fn a_second_gateway_waits_for_the_first_and_is_refused() {
+    let Some(_place) = place().await else { return };
+    let gateway = Served::start(&[]).await;
+    let mut client = gateway.visit().await;
+    let mut second = super::serve::belljar(&gateway.namespace, &[]);
+    let second = second.arg("serve").output();
+    let output = timeout(PATIENCE, second)
+        .await
+        .expect("in time")
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("another gateway serves the namespace"),
+        "{said}"
+    );
+    assert_eq!(client.run("echo here").await, "here\n[0]");
+    drop(client);
+    gateway.stop().await;
 }
