@@ -89,14 +89,20 @@ const START_DEADLINE: Duration = Duration::from_secs(45);
 /// A sandbox without any gateway ends after this long: time enough to start the next one.
 pub const UNLINKED: Duration = Duration::from_secs(60);
 
-/// A live sandbox with its link and its main terminal. Dropping it removes it from the engine, in the
-/// background.
+/// A live sandbox with its link. Dropping it removes it from the engine, in the background.
 #[derive(Debug)]
 pub struct Sandbox {
     slot: Slot,
     /// The link to its agent.
     pub link: Arc<Link>,
-    /// The terminal that runs the template's command.
+}
+
+/// A sandbox that was started ahead.
+#[derive(Debug)]
+pub struct Warm {
+    /// It.
+    pub sandbox: Sandbox,
+    /// The terminal that runs the template's command, at its prompt.
     pub terminal: u32,
 }
 
@@ -104,6 +110,23 @@ impl Sandbox {
     /// Its id.
     pub fn id(&self) -> &SandboxId {
         self.slot.id()
+    }
+
+    /// Open its main terminal, which runs the template's command.
+    pub async fn open_main(
+        &self,
+        template: Template,
+        env: BTreeMap<String, String>,
+        main: MainTerminal,
+    ) -> Result<u32, LinkError> {
+        let init: Vec<String> = template.init.into_iter().chain(main.init).collect();
+        let open = OpenTerminal {
+            command: with_init(&template.command, &init),
+            env: template.env.into_iter().chain(env).collect(),
+            cwd: None,
+            size: main.size,
+        };
+        self.link.open_terminal(open).await
     }
 
     /// It is for this session now: its removal is a part of the span.
@@ -257,7 +280,7 @@ impl Sandboxes {
     }
 
     /// A sandbox of this template that was started ahead, at its prompt.
-    pub fn claim(&self, name: &str, template: &Template) -> Option<Sandbox> {
+    pub fn claim(&self, name: &str, template: &Template) -> Option<Warm> {
         self.pool.take(name, template)
     }
 
@@ -290,23 +313,18 @@ impl Sandboxes {
         self.registry.changes()
     }
 
-    /// Start a sandbox in a reserved place, take up the link to its agent and open its main
-    /// terminal. Nothing is started before the engine has been proved.
-    pub async fn start(
-        &self,
-        slot: Slot,
-        spec: SandboxSpec,
-        main: MainTerminal,
-    ) -> Result<Sandbox, LaunchError> {
+    /// Start a sandbox in a reserved place and take up the link to its agent. It has no terminal
+    /// yet: its image may not even have a shell. Nothing is started before the engine has been
+    /// proved.
+    pub async fn start(&self, slot: Slot, spec: &SandboxSpec) -> Result<Sandbox, LaunchError> {
         let _visitor = Starting::of(&self.starting);
-        self.start_one(slot, spec, main).await
+        self.start_one(slot, spec).await
     }
 
     async fn start_one(
         &self,
         mut slot: Slot,
-        spec: SandboxSpec,
-        main: MainTerminal,
+        spec: &SandboxSpec,
     ) -> Result<Sandbox, LaunchError> {
         let started = async {
             if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
@@ -316,17 +334,15 @@ impl Sandboxes {
             }
             let begun = Instant::now();
             slot.mark_started();
-            let link = launch(&*self.launcher, &spec).await?;
+            let link = launch(&*self.launcher, spec).await?;
             self.metrics.started(begun.elapsed());
-            let terminal = open_main(&link, spec.template, spec.env, main).await?;
-            Ok((link, terminal))
+            Ok(link)
         };
         let started = timeout(START_DEADLINE, started).await;
         match started {
-            Ok(Ok((link, terminal))) => Ok(Sandbox {
+            Ok(Ok(link)) => Ok(Sandbox {
                 slot,
                 link: link.into(),
-                terminal,
             }),
             Ok(Err(error)) => {
                 self.metrics.engine_error("start");
@@ -352,21 +368,15 @@ impl Sandboxes {
     }
 
     /// Take up the link to the agent of a sandbox that an earlier gateway left.
-    pub async fn relink(&self, slot: Slot, terminal: u32) -> Result<Sandbox, LaunchError> {
+    pub async fn relink(&self, slot: Slot) -> Result<Sandbox, LaunchError> {
         let io = self.launcher.relink(slot.id()).await?;
         let link = hello(io).await?;
-        let known = |link: &Link| {
-            let welcome = link.welcome();
-            welcome.sandbox == slot.id().as_str()
-                && welcome.terminals.iter().any(|t| t.terminal == terminal)
-        };
-        if !known(&link) {
+        if link.welcome().sandbox != slot.id().as_str() {
             return Err(LaunchError::NoLink("another agent answered".into()));
         }
         Ok(Sandbox {
             slot,
             link: link.into(),
-            terminal,
         })
     }
 
@@ -417,22 +427,6 @@ async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, Lau
 async fn hello(io: Box<dyn Transport>) -> Result<Link, LinkError> {
     let hello = Link::establish(io, GATEWAY);
     hello.instrument(info_span!("hello")).await
-}
-
-async fn open_main(
-    link: &Link,
-    template: Template,
-    env: BTreeMap<String, String>,
-    main: MainTerminal,
-) -> Result<u32, LinkError> {
-    let init: Vec<String> = template.init.into_iter().chain(main.init).collect();
-    let open = OpenTerminal {
-        command: with_init(&template.command, &init),
-        env: template.env.into_iter().chain(env).collect(),
-        cwd: None,
-        size: main.size,
-    };
-    link.open_terminal(open).await
 }
 
 /// The command, after shell lines. They run in the same terminal, in a POSIX shell that then

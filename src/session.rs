@@ -26,7 +26,7 @@ use tracing::field::Empty;
 use crate::config::{Live, Template};
 use crate::limit::{self, Client, Limiter, Permit};
 use crate::sandbox::{
-    AtCapacity, EngineState, MainTerminal, Sandbox, SandboxSpec, Sandboxes, Slot, UNLINKED,
+    AtCapacity, EngineState, MainTerminal, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
 };
 use crate::secret::{Token, TokenHash, random_hex};
 use crate::telemetry::{Metrics, TraceParent};
@@ -590,7 +590,7 @@ impl Session {
 #[derive(Debug)]
 enum Room {
     /// A sandbox that was started ahead.
-    Warm(Sandbox),
+    Warm(Warm),
     /// Room for one.
     Cold(Slot),
 }
@@ -702,7 +702,7 @@ impl Sessions {
         let template_only = plan.create.env.is_empty() && plan.create.init.is_empty();
         let claim = || self.sandboxes.claim(&plan.template_name, &plan.template);
         match template_only.then(claim).flatten() {
-            Some(sandbox) => Ok(Room::Warm(sandbox)),
+            Some(warm) => Ok(Room::Warm(warm)),
             None => Ok(Room::Cold(self.sandboxes.reserve()?)),
         }
     }
@@ -738,7 +738,7 @@ impl Sessions {
         let deadline = max_duration + AGENT_SLACK;
         let (size, trace) = (Some(create.size), create.trace);
         let origin = match room {
-            Room::Warm(sandbox) => Origin::Pool { sandbox, deadline },
+            Room::Warm(warm) => Origin::Pool { warm, deadline },
             Room::Cold(slot) => {
                 let spec = SandboxSpec {
                     id: slot.id().clone(),

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED};
+use super::{LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm};
 use crate::config::{Config, Template};
 
 /// A member older than this is replaced: nothing that runs is left to grow stale for ever.
@@ -38,7 +38,7 @@ const PROMPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mi
 
 #[derive(Debug)]
 struct Member {
-    sandbox: Sandbox,
+    warm: Warm,
     /// What it was started from: the configuration may have changed since.
     template: Template,
     since: Instant,
@@ -63,13 +63,13 @@ impl Pool {
     }
 
     /// A member of a template's pool.
-    pub(super) fn take(&self, name: &str, template: &Template) -> Option<Sandbox> {
+    pub(super) fn take(&self, name: &str, template: &Template) -> Option<Warm> {
         let mut members = self.members();
         let pool = members.get_mut(name)?;
         while let Some(member) = pool.pop_front() {
             self.taken.notify_one();
-            if member.template == *template && !member.sandbox.link.is_closed() {
-                return Some(member.sandbox);
+            if member.template == *template && !member.warm.sandbox.link.is_closed() {
+                return Some(member.warm);
             }
         }
         None
@@ -79,7 +79,7 @@ impl Pool {
     pub(super) fn give_up_one(&self) -> Option<Sandbox> {
         let mut members = self.members();
         let fullest = members.values_mut().max_by_key(|pool| pool.len())?;
-        Some(fullest.pop_front()?.sandbox)
+        Some(fullest.pop_front()?.warm.sandbox)
     }
 
     fn put(&self, name: &str, member: Member) {
@@ -106,7 +106,8 @@ impl Pool {
             let members = self.members();
             let fit = |member: &&Member| member.since.elapsed() < OLDEST;
             let fit = members.values().flatten().filter(fit);
-            fit.map(|m| (m.sandbox.id().clone(), m.sandbox.link.clone()))
+            fit.map(|m| &m.warm.sandbox)
+                .map(|sandbox| (sandbox.id().clone(), sandbox.link.clone()))
                 .collect()
         };
         let begun = Instant::now();
@@ -120,7 +121,7 @@ impl Pool {
             let template = config.template(name);
             pool.retain(|m| {
                 Some(&m.template) == template
-                    && (m.since >= begun || alive.contains(m.sandbox.id()))
+                    && (m.since >= begun || alive.contains(m.warm.sandbox.id()))
             });
             pool.truncate(template.map_or(0, |template| template.pool));
         }
@@ -185,13 +186,15 @@ async fn add(
         deadline: LIFETIME,
         unlinked: UNLINKED,
     };
-    let sandbox = sandboxes
-        .start_one(slot, spec, MainTerminal::default())
-        .await?;
+    let sandbox = sandboxes.start_one(slot, &spec).await?;
+    let main = MainTerminal::default();
+    let opened = sandbox.open_main(spec.template, spec.env, main).await;
+    let terminal = opened.map_err(LaunchError::from)?;
+    let warm = Warm { sandbox, terminal };
     // A shell that is slow or silent is no failure.
-    let _ = timeout(PROMPT.0, at_prompt(&sandbox)).await;
+    let _ = timeout(PROMPT.0, at_prompt(&warm)).await;
     let member = Member {
-        sandbox,
+        warm,
         template: template.clone(),
         since: Instant::now(),
     };
@@ -200,14 +203,14 @@ async fn add(
 }
 
 /// Wait until the shell has said something and fallen silent.
-async fn at_prompt(sandbox: &Sandbox) -> Result<(), LinkError> {
+async fn at_prompt(warm: &Warm) -> Result<(), LinkError> {
     let watch = Attach {
-        terminal: sandbox.terminal,
+        terminal: warm.terminal,
         from: None,
         window: None,
         hold_ms: 0,
     };
-    let (_, mut output, _control) = sandbox.link.attach(watch).await?;
+    let (_, mut output, _control) = warm.sandbox.link.attach(watch).await?;
     let mut spoken = false;
     loop {
         let silence = async {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::limit::Permit;
 use crate::sandbox::{
-    Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot,
+    Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, Warm,
 };
 use crate::telemetry::{Metrics, note_error};
 
@@ -50,10 +50,7 @@ pub(super) enum Origin {
         main: MainTerminal,
     },
     /// It was started ahead. The agent's own deadline begins now.
-    Pool {
-        sandbox: Sandbox,
-        deadline: Duration,
-    },
+    Pool { warm: Warm, deadline: Duration },
     /// An earlier gateway left it.
     Earlier { slot: Slot, terminal: u32 },
 }
@@ -71,14 +68,14 @@ impl Origin {
     pub(super) fn belongs_to(&mut self, session: Span) {
         match self {
             Self::Engine { slot, .. } | Self::Earlier { slot, .. } => slot.belongs_to(session),
-            Self::Pool { sandbox, .. } => sandbox.belongs_to(session),
+            Self::Pool { warm, .. } => warm.sandbox.belongs_to(session),
         }
     }
 
     pub(super) fn sandbox(&self) -> &SandboxId {
         match self {
             Self::Engine { slot, .. } | Self::Earlier { slot, .. } => slot.id(),
-            Self::Pool { sandbox, .. } => sandbox.id(),
+            Self::Pool { warm, .. } => warm.sandbox.id(),
         }
     }
 }
@@ -112,9 +109,9 @@ impl Lease {
         self.metrics.session_state(None, Some("starting"));
         let starting = tracing::info_span!("start");
         let ending = match self.begin(origin).instrument(starting).await {
-            Ok(sandbox) => {
-                let recorder = self.record(&sandbox);
-                let ending = self.live(&sandbox).await;
+            Ok((sandbox, terminal)) => {
+                let recorder = self.record(&sandbox, terminal);
+                let ending = self.live(&sandbox, terminal).await;
                 if ending.reason == EndReason::HandedOver {
                     // The next gateway goes on with the recording, too.
                     drop(recorder);
@@ -141,19 +138,19 @@ impl Lease {
 
     /// Come by the sandbox and the visitor's shell. Not cancelled from outside, so that nothing is
     /// left half made; every step has a deadline.
-    async fn begin(&mut self, origin: Origin) -> Result<Sandbox, Ending> {
+    async fn begin(&mut self, origin: Origin) -> Result<(Sandbox, u32), Ending> {
         let (id, sandbox_id) = (self.session.id.clone(), origin.sandbox().clone());
         let earlier = matches!(origin, Origin::Earlier { .. });
         match self.sandbox(origin).await.inspect_err(note_error) {
-            Ok(sandbox) => {
+            Ok((sandbox, terminal)) => {
                 if earlier {
                     self.metrics.adopted("linked");
                     self.kept = true;
                 } else {
                     // Before anyone is given the token: what a visitor can come back to is kept.
-                    self.keep(&sandbox).await;
+                    self.keep(&sandbox, terminal).await;
                 }
-                Ok(sandbox)
+                Ok((sandbox, terminal))
             }
             Err(error) if earlier => {
                 tracing::warn!(
@@ -175,28 +172,40 @@ impl Lease {
     }
 
     /// Write down what the next gateway must know.
-    async fn keep(&mut self, sandbox: &Sandbox) {
-        let note = Note::of(&self.session, sandbox.terminal).write();
+    async fn keep(&mut self, sandbox: &Sandbox, terminal: u32) {
+        let note = Note::of(&self.session, terminal).write();
         self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
     }
 
-    async fn sandbox(&self, origin: Origin) -> Result<Sandbox, LaunchError> {
+    /// The sandbox, and its main terminal.
+    async fn sandbox(&self, origin: Origin) -> Result<(Sandbox, u32), LaunchError> {
         match origin {
-            Origin::Engine { slot, spec, main } => self.sandboxes.start(slot, *spec, main).await,
-            Origin::Pool { sandbox, deadline } => {
-                sandbox.link.set_deadline(deadline).await?;
-                Ok(sandbox)
+            Origin::Engine { slot, spec, main } => {
+                let sandbox = self.sandboxes.start(slot, &spec).await?;
+                let terminal = sandbox.open_main(spec.template, spec.env, main).await?;
+                Ok((sandbox, terminal))
             }
-            Origin::Earlier { slot, terminal } => self.sandboxes.relink(slot, terminal).await,
+            Origin::Pool { warm, deadline } => {
+                warm.sandbox.link.set_deadline(deadline).await?;
+                Ok((warm.sandbox, warm.terminal))
+            }
+            Origin::Earlier { slot, terminal } => {
+                let sandbox = self.sandboxes.relink(slot).await?;
+                let mut terminals = sandbox.link.welcome().terminals.iter();
+                if !terminals.any(|info| info.terminal == terminal) {
+                    return Err(LaunchError::NoLink("another agent answered".into()));
+                }
+                Ok((sandbox, terminal))
+            }
         }
     }
 
     /// Begin the recording, if there is to be one.
-    fn record(&self, sandbox: &Sandbox) -> Option<Recorder> {
+    fn record(&self, sandbox: &Sandbox, terminal: u32) -> Option<Recorder> {
         (*self.session.recorded().borrow() != Recorded::No).then(|| {
             Recorder::start(
                 self.session.clone(),
-                sandbox.link.terminal(sandbox.terminal),
+                sandbox.link.terminal(terminal),
                 self.archive.clone(),
                 self.metrics.clone(),
                 &self.tasks,
@@ -210,7 +219,7 @@ impl Lease {
         self.state.send_replace(to);
     }
 
-    async fn live(&mut self, sandbox: &Sandbox) -> Ending {
+    async fn live(&mut self, sandbox: &Sandbox, terminal: u32) -> Ending {
         self.set_state(State::Detached);
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
@@ -224,7 +233,7 @@ impl Lease {
                 command = self.commands.recv() => match command {
                     Some(Command::Attach(request, reply)) if !reply.is_closed() => {
                         let span = tracing::info_span!("attach");
-                        match self.attach(sandbox, request).instrument(span).await {
+                        match self.attach(sandbox, terminal, request).instrument(span).await {
                             Ok((viewer, new)) => {
                                 if let Some(old) = current.replace(new) {
                                     // A full queue means that it is not listening anyway.
@@ -243,11 +252,11 @@ impl Lease {
                     }
                     Some(Command::Attach(..)) => {}
                     Some(Command::Keep(reply)) => {
-                        self.keep(sandbox).await;
+                        self.keep(sandbox, terminal).await;
                         let _ = reply.send(());
                     }
                     Some(Command::Handle(reply)) => {
-                        let _ = reply.send(sandbox.link.terminal(sandbox.terminal));
+                        let _ = reply.send(sandbox.link.terminal(terminal));
                     }
                     Some(Command::Exited(exit)) => {
                         return Ending { reason: EndReason::Exited, exit: Some(exit) };
@@ -300,9 +309,10 @@ impl Lease {
     async fn attach(
         &mut self,
         sandbox: &Sandbox,
+        terminal: u32,
         request: AttachRequest,
     ) -> Result<(Viewer, Current), LinkError> {
-        let (link, terminal) = (&sandbox.link, sandbox.terminal);
+        let link = &sandbox.link;
         let attach = Attach {
             terminal,
             from: request.from,
