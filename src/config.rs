@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
+mod api;
+
 mod layers;
 
 mod live;
@@ -24,6 +26,7 @@ mod recordings;
 
 mod template;
 
+pub use api::Api;
 pub use layers::Source;
 pub use live::{Change, Live};
 pub use recordings::Recordings;
@@ -63,6 +66,8 @@ pub struct Config {
     pub docker: Docker,
     /// Recordings of sessions.
     pub recordings: Recordings,
+    /// The API for programs.
+    pub api: Api,
     /// Recipes for sandboxes, by name.
     pub templates: BTreeMap<String, Template>,
 }
@@ -179,6 +184,7 @@ impl Default for Config {
             limits: Limits::default(),
             docker: Docker::default(),
             recordings: Recordings::default(),
+            api: Api::default(),
             templates: BTreeMap::new(),
         }
     }
@@ -333,11 +339,9 @@ impl Config {
     /// Fill in what has no fixed default.
     fn fill(&mut self) {
         if self.templates.is_empty() {
-            let base = Template {
-                pool: 1,
-                ..Template::default()
-            };
-            self.templates.insert("base".into(), base);
+            for (name, template) in Template::built_in() {
+                self.templates.insert(name.into(), template);
+            }
         }
     }
 
@@ -430,6 +434,7 @@ impl Config {
         );
         wrong.extend(self.limits.check());
         wrong.extend(self.recordings.check());
+        wrong.extend(self.api.check());
         wrong.extend(self.check_templates());
         wrong
     }

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::config::{Config, Live};
+use crate::fleet::Fleet;
+use crate::keys::Keys;
 use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Host, Launcher, Sandboxes};
 use crate::session::{Leave, Sessions};
@@ -93,7 +95,15 @@ impl Gateway {
             metrics.clone(),
             sessions_tasks.clone(),
         ));
-        sessions.adopt(kept);
+        let fleet = Arc::new(Fleet::new(
+            config.clone(),
+            sandboxes.clone(),
+            metrics.clone(),
+            sessions_tasks.clone(),
+        ));
+        let (of_programs, of_visitors) = kept.into_iter().partition(|(_, note)| Fleet::wrote(note));
+        fleet.adopt(of_programs);
+        sessions.adopt(of_visitors);
         sessions_tasks.spawn({
             let (sandboxes, stop) = (sandboxes.clone(), sessions_stop.clone());
             async move { sandboxes.keep_pools_full(&stop).await }
@@ -101,12 +111,16 @@ impl Gateway {
         keepers.spawn(prune(
             limiter.clone(),
             sessions.clone(),
+            fleet.clone(),
             keepers_stop.clone(),
         ));
+        let keys = Arc::new(Keys::open(&config.get().api.keys_file));
         Self {
             app: App {
                 config,
                 sessions,
+                fleet,
+                keys,
                 limiter,
                 sandboxes,
                 metrics,
@@ -207,6 +221,7 @@ impl Gateway {
         let held = self.app.sandboxes.count();
         tracing::info!(sandboxes = held, ?leave, "going away");
         self.app.sessions.leave(leave);
+        self.app.fleet.leave(leave);
         self.sessions_stop.cancel();
         self.sessions.close();
         // Apart, so that a visitor who lingers does not keep sandboxes from being removed.
@@ -233,7 +248,12 @@ fn report(ended: hyper::Result<()>) {
     }
 }
 
-async fn prune(limiter: Arc<Limiter>, sessions: Arc<Sessions>, stop: CancellationToken) {
+async fn prune(
+    limiter: Arc<Limiter>,
+    sessions: Arc<Sessions>,
+    fleet: Arc<Fleet>,
+    stop: CancellationToken,
+) {
     let mut ticks = interval(PRUNE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -241,6 +261,7 @@ async fn prune(limiter: Arc<Limiter>, sessions: Arc<Sessions>, stop: Cancellatio
             _ = ticks.tick() => {
                 limiter.prune(tokio::time::Instant::now());
                 sessions.prune();
+                fleet.prune();
             }
             () = stop.cancelled() => return,
         }

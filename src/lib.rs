@@ -13,11 +13,15 @@ pub mod web;
 
 pub mod session;
 
+pub mod fleet;
+
 pub mod sandbox;
 
 pub mod limit;
 
 pub mod secret;
+
+pub mod keys;
 
 pub mod telemetry;
 

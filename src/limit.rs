@@ -1,11 +1,9 @@
 //! Limits per client: sessions at once, sessions an hour, commands a minute.
 //!
-//! Knows clients, not sessions. Check and reservation are one step under one lock; a reservation is
-//! a guard, so it ends with whatever holds it, on every path.
+//! Knows clients, not sessions. What is held is counted by [`starts`].
 
-use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,88 +15,19 @@ pub mod client_ip;
 
 mod connections;
 
+mod starts;
+
 pub use client_ip::Client;
 pub use connections::{Connected, Connections};
+pub use starts::{Allowance, Permit, Refusal, Starts};
 
 use crate::config::Live;
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// Clients remembered at once. Each costs about 200 bytes; whoever comes when all places are taken
-/// by others active within the hour is refused.
-const MAX_CLIENTS: usize = 65_536;
-
-/// What a client is told to wait when too many others are remembered. Some are forgotten whenever
-/// the gateway prunes, twice in this time.
-const CROWDED_RETRY: Duration = Duration::from_secs(60);
-
-/// What a visitor with too many sessions at once is told to wait: there is no telling when one of
-/// them ends.
-const CONCURRENT_RETRY: Duration = Duration::from_secs(10);
-
-/// Why a client may not start a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has as many as it may have at once.
-    #[error("too many sessions at once")]
-    Concurrent {
-        /// When to try again.
-        retry_after: Duration,
-    },
-    /// It has started as many as it may in an hour.
-    #[error("too many sessions within an hour")]
-    Hourly {
-        /// When to try again.
-        retry_after: Duration,
-    },
-    /// It is new, and no more clients can be remembered.
-    #[error("too many clients within an hour")]
-    Crowded {
-        /// When to try again.
-        retry_after: Duration,
-    },
-}
-
-impl Refusal {
-    /// When to try again.
-    pub fn retry_after(&self) -> Duration {
-        match self {
-            Self::Concurrent { retry_after }
-            | Self::Hourly { retry_after }
-            | Self::Crowded { retry_after } => *retry_after,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Record {
-    /// Sessions held now.
-    held: u32,
-    /// Starts within the last hour, oldest first; at most `sessions_per_hour`.
-    starts: VecDeque<Instant>,
-}
-
-impl Record {
-    fn forget_old(&mut self, now: Instant) {
-        while self
-            .starts
-            .front()
-            .is_some_and(|start| now.duration_since(*start) >= HOUR)
-        {
-            self.starts.pop_front();
-        }
-    }
-
-    fn is_blank(&self) -> bool {
-        self.held == 0 && self.starts.is_empty()
-    }
-}
 
 /// Every client's record.
 #[derive(Debug)]
 pub struct Limiter {
     config: Arc<Live>,
-    records: Mutex<HashMap<Client, Record>>,
+    sessions: Arc<Starts>,
     commands: ArcSwap<Commands>,
     clock: DefaultClock,
 }
@@ -126,67 +55,25 @@ impl Limiter {
         let commands = Commands::new(config.get().limits.commands_per_minute);
         Self {
             config,
-            records: Mutex::default(),
+            sessions: Arc::default(),
             commands: ArcSwap::from_pointee(commands),
             clock: DefaultClock::default(),
         }
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<Client, Record>> {
-        // No code that could panic runs under the lock.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Admit a client to one more session, or say why not.
-    pub fn admit(self: &Arc<Self>, client: Client, now: Instant) -> Result<Permit, Refusal> {
+    pub fn admit(&self, client: Client, now: Instant) -> Result<Permit, Refusal> {
         let config = self.config.get();
-        let concurrent = config.limits.concurrent_sessions;
-        let hourly = config.limits.sessions_per_hour as usize;
-        let mut records = self.records();
-        if records.len() >= MAX_CLIENTS && !records.contains_key(&client) {
-            return Err(Refusal::Crowded {
-                retry_after: CROWDED_RETRY,
-            });
-        }
-        let record = records.entry(client).or_default();
-        record.forget_old(now);
-        if record.held >= concurrent {
-            return Err(Refusal::Concurrent {
-                retry_after: CONCURRENT_RETRY,
-            });
-        }
-        if let Some(over) = record.starts.len().checked_sub(hourly) {
-            // The last of those that must be an hour old first: more than one, if the limit was
-            // lowered.
-            let last = record.starts.get(over).copied().unwrap_or(now);
-            return Err(Refusal::Hourly {
-                retry_after: (last + HOUR).saturating_duration_since(now),
-            });
-        }
-        record.held += 1;
-        record.starts.push_back(now);
-        Ok(Permit {
-            client,
-            start: now,
-            limiter: self.clone(),
-        })
+        let allowance = Allowance {
+            at_once: config.limits.concurrent_sessions,
+            per_hour: config.limits.sessions_per_hour,
+        };
+        self.sessions.admit(&client, allowance, now)
     }
 
     /// A client holds a session that it was admitted to by an earlier gateway, this long ago.
-    pub fn readmit(self: &Arc<Self>, client: Client, ago: Duration, now: Instant) -> Permit {
-        let start = now.checked_sub(ago);
-        let mut records = self.records();
-        let record = records.entry(client).or_default();
-        record.held += 1;
-        if let Some(start) = start.filter(|_| ago < HOUR) {
-            let later = record.starts.partition_point(|other| *other <= start);
-            record.starts.insert(later, start);
-        }
-        Permit {
-            client,
-            start: start.unwrap_or(now),
-            limiter: self.clone(),
-        }
+    pub fn readmit(&self, client: Client, ago: Duration, now: Instant) -> Permit {
+        self.sessions.readmit(&client, ago, now)
     }
 
     /// A client submits a command: now, or after a wait.
@@ -211,10 +98,7 @@ impl Limiter {
 
     /// Forget clients that left no trace within the hour. Call now and then.
     pub fn prune(&self, now: Instant) {
-        self.records().retain(|_, record| {
-            record.forget_old(now);
-            !record.is_blank()
-        });
+        self.sessions.prune(now);
         let commands = self.commands();
         commands.left.retain_recent();
         commands.left.shrink_to_fit();
@@ -222,46 +106,13 @@ impl Limiter {
 
     /// Sessions held by all clients.
     pub fn held(&self) -> u32 {
-        self.records().values().map(|record| record.held).sum()
-    }
-}
-
-/// Leave to hold one session; given back on drop.
-#[derive(Debug)]
-pub struct Permit {
-    client: Client,
-    start: Instant,
-    limiter: Arc<Limiter>,
-}
-
-impl Permit {
-    /// The client that holds it.
-    pub fn client(&self) -> Client {
-        self.client
-    }
-
-    /// The session never came to be, through no fault of the client: it does not count in the
-    /// client's hour.
-    pub fn forgive(&self) {
-        let mut records = self.limiter.records();
-        if let Some(record) = records.get_mut(&self.client)
-            && let Some(at) = record.starts.iter().position(|start| *start == self.start)
-        {
-            record.starts.remove(at);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(record) = self.limiter.records().get_mut(&self.client) {
-            record.held = record.held.saturating_sub(1);
-        }
+        self.sessions.held()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::starts::{HOUR, MAX_HOLDERS};
     use super::*;
     use crate::config::Config;
 
@@ -324,7 +175,7 @@ mod tests {
             limiter.admit(client(1), now).unwrap().forgive();
         }
         limiter.prune(now);
-        assert!(limiter.records().is_empty());
+        assert!(limiter.sessions.remembered() == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -356,10 +207,14 @@ mod tests {
         let held = limiter.admit(client(1), now).unwrap();
         drop(limiter.admit(client(2), now).unwrap());
         limiter.prune(now + HOUR);
-        assert_eq!(limiter.records().len(), 1, "the one that holds a session");
+        assert_eq!(
+            limiter.sessions.remembered(),
+            1,
+            "the one that holds a session"
+        );
         drop(held);
         limiter.prune(now + HOUR);
-        assert!(limiter.records().is_empty());
+        assert!(limiter.sessions.remembered() == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -395,14 +250,14 @@ mod tests {
             let bits = u32::try_from(n).unwrap();
             Client::of(std::net::Ipv4Addr::from_bits(bits).into())
         };
-        for n in 0..MAX_CLIENTS {
+        for n in 0..MAX_HOLDERS {
             drop(limiter.admit(address(n), now).unwrap());
         }
-        let refusal = limiter.admit(address(MAX_CLIENTS), now).unwrap_err();
+        let refusal = limiter.admit(address(MAX_HOLDERS), now).unwrap_err();
         assert!(matches!(refusal, Refusal::Crowded { .. }), "{refusal:?}");
         assert!(limiter.admit(address(0), now).is_ok(), "known already");
         limiter.prune(now + HOUR);
-        assert!(limiter.admit(address(MAX_CLIENTS), now + HOUR).is_ok());
+        assert!(limiter.admit(address(MAX_HOLDERS), now + HOUR).is_ok());
     }
 
     #[test]

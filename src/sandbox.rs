@@ -4,7 +4,8 @@
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
 //! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
 //! keeps the door while the host is short of something, [`pool`] starts some ahead, [`notes`] are left
-//! for the next gateway, [`reaper`] removes sandboxes.
+//! for the next gateway when this one says [`leave`], [`pulse`] asks whether an agent is there, [`reaper`]
+//! removes sandboxes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,11 +43,17 @@ mod pressure;
 
 mod notes;
 
+mod leave;
+
+mod pulse;
+
 mod reaper;
 
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
+pub use leave::{Leave, leaving};
 pub use pressure::{Host, Shortage};
+pub use pulse::silent;
 pub use queue::{Place, Ticket, Turn};
 pub use registry::{AtCapacity, Slot};
 
@@ -132,6 +139,11 @@ impl Sandbox {
     /// It is for this session now: its removal is a part of the span.
     pub fn belongs_to(&mut self, session: Span) {
         self.slot.belongs_to(session);
+    }
+
+    /// Give it up for another in its place.
+    pub fn replace(self) -> Slot {
+        self.slot.replace(SandboxId::random())
     }
 
     /// Let it live on for the next gateway, which knows it by its note.
@@ -321,11 +333,7 @@ impl Sandboxes {
         self.start_one(slot, spec).await
     }
 
-    async fn start_one(
-        &self,
-        mut slot: Slot,
-        spec: &SandboxSpec,
-    ) -> Result<Sandbox, LaunchError> {
+    async fn start_one(&self, mut slot: Slot, spec: &SandboxSpec) -> Result<Sandbox, LaunchError> {
         let started = async {
             if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
                 self.engine_known().await

@@ -45,6 +45,7 @@ mod store;
 
 mod waiting;
 
+pub use crate::sandbox::Leave;
 pub use waiting::{Entry, Progress, Waiting};
 
 use deadline::Deadlines;
@@ -111,15 +112,6 @@ pub enum EndReason {
     Shutdown,
     /// The gateway is going away, and the session lives on for the next one.
     HandedOver,
-}
-
-/// How a gateway goes away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// Every session ends.
-    End,
-    /// Sessions that the next gateway can take back live on.
-    HandOver,
 }
 
 impl EndReason {

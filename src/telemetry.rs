@@ -154,6 +154,9 @@ pub struct Metrics {
     viewers: Family<Label, Gauge>,
     recordings: Gauge,
     recordings_stopped: Family<Label, Counter>,
+    fleet: Family<Label, Gauge>,
+    fleet_starts: Family<Label, Counter>,
+    fleet_ended: Family<Label, Counter>,
 }
 
 /// Registers metrics as they are made.
@@ -264,6 +267,15 @@ impl Default for Metrics {
                 "recordings_stopped",
                 "Recordings that stopped before their session ended, by reason",
             ),
+            fleet: new.gauges("fleet", "Sandboxes that programs hold, by state"),
+            fleet_starts: new.counters(
+                "fleet_starts",
+                "Sandboxes that programs have ordered, by whether one had been started ahead (warm) or not (cold)",
+            ),
+            fleet_ended: new.counters(
+                "fleet_ended",
+                "Sandboxes of programs that have ended, by reason",
+            ),
             registry,
         }
     }
@@ -286,6 +298,27 @@ impl Metrics {
             .get_or_create(&[("reason", reason)])
             .inc();
         self.session_duration.observe(lasted.as_secs_f64());
+    }
+
+    /// The state of a sandbox that a program holds has changed.
+    pub fn fleet_state(&self, from: Option<&'static str>, to: Option<&'static str>) {
+        if let Some(from) = from {
+            self.fleet.get_or_create(&[("state", from)]).dec();
+        }
+        if let Some(to) = to {
+            self.fleet.get_or_create(&[("state", to)]).inc();
+        }
+    }
+
+    /// A program has ordered a sandbox, and one had been started ahead or not.
+    pub fn fleet_started(&self, warm: bool) {
+        let outcome = if warm { "warm" } else { "cold" };
+        self.fleet_starts.get_or_create(&[("start", outcome)]).inc();
+    }
+
+    /// A sandbox that a program held has ended.
+    pub fn fleet_ended(&self, reason: &'static str) {
+        self.fleet_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// An agent has answered.
@@ -407,6 +440,9 @@ mod tests {
         metrics.waited("admitted", Duration::from_secs(3));
         metrics.queue_refused();
         metrics.door_closed("cpu_pressure", true);
+        metrics.fleet_state(None, Some("running"));
+        metrics.fleet_started(false);
+        metrics.fleet_ended("timeout");
         metrics.render(Now {
             sandboxes: 3,
             in_pools: 2,
@@ -531,6 +567,9 @@ mod tests {
             "belljar_door_closed{reason=\"cpu_pressure\"} 1",
             "belljar_viewers{mode=\"read\"} 1",
             "belljar_recordings 0",
+            "belljar_fleet{state=\"running\"} 1",
+            "belljar_fleet_starts_total{start=\"cold\"} 1",
+            "belljar_fleet_ended_total{reason=\"timeout\"} 1",
             "belljar_recordings_stopped_total{reason=\"disk\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from:\n{text}");

@@ -24,6 +24,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::Live;
+use crate::fleet::Fleet;
+use crate::keys::Keys;
 use crate::limit::Limiter;
 use crate::sandbox::Sandboxes;
 use crate::session::Sessions;
@@ -74,6 +76,10 @@ pub struct App {
     pub config: Arc<Live>,
     /// The sessions.
     pub sessions: Arc<Sessions>,
+    /// The sandboxes that programs hold.
+    pub fleet: Arc<Fleet>,
+    /// Their keys.
+    pub keys: Arc<Keys>,
     /// The clients' limits.
     pub limiter: Arc<Limiter>,
     /// The sandboxes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use toml::{Table, Value};
 
-use super::{Config, Limits, Log};
+use super::{Api, Config, Limits, Log};
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -64,6 +64,10 @@ fn merge(before: &Config, next: &Config) -> Config {
             max_memory_pressure: before.limits.max_memory_pressure,
             max_cpu_pressure: before.limits.max_cpu_pressure,
             ..next.limits.clone()
+        },
+        api: Api {
+            keys_file: before.api.keys_file.clone(),
+            ..next.api.clone()
         },
         templates: next.templates.clone(),
         ..before.clone()

@@ -76,6 +76,25 @@ impl Default for Template {
 }
 
 impl Template {
+    /// The templates of a gateway that has none configured, with their names.
+    pub(super) fn built_in() -> [(&'static str, Self); 3] {
+        let base = Self {
+            pool: 1,
+            ..Self::default()
+        };
+        // An interpreter and a few packages in memory; `node` alone takes 11 threads.
+        let language = |description: &str, command: &[&str]| Self {
+            description: description.into(),
+            command: command.iter().map(|&part| part.into()).collect(),
+            memory: ByteSize::mib(256),
+            cpus: 1.0,
+            ..Self::default()
+        };
+        let python = language("Python, ready to type", &["/usr/bin/python3", "-q"]);
+        let node = language("Node.js, ready to type", &["/usr/bin/node"]);
+        [("base", base), ("python", python), ("node", node)]
+    }
+
     /// What is wrong: `(field, message)`.
     pub(super) fn check(&self, limits: &Limits) -> Vec<(&'static str, String)> {
         let durations = [

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_link::client::{Link, LinkError};
+use belljar_link::client::LinkError;
 use belljar_link::message::{Attach, Size, TerminalCommand};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
@@ -20,17 +20,13 @@ use super::{
 use crate::limit::Permit;
 use crate::sandbox::{
     Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, Warm,
+    leaving, silent,
 };
 use crate::telemetry::{Metrics, note_error};
 
 /// How long an agent may take to read a viewer's size. One that its visitor has stopped reads
 /// nothing, and must not hold up the session's clocks.
 const RESIZE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How often an agent is asked whether it is there, and how many answers in a row it may owe, each
-/// for the ten seconds of a call. gVisor can lock itself up, and a visitor can stop the agent: then
-/// nothing breaks, and nothing moves any more.
-const PULSE: (Duration, u32) = (Duration::from_secs(15), 2);
 
 /// Notices that may wait for a viewer. A session sends a handful in its life.
 const NOTICES: usize = 8;
@@ -342,29 +338,6 @@ impl Lease {
         };
         Ok((viewer, Current { notices, gone }))
     }
-}
-
-/// Resolves when the agent has not answered for too long. A link that ends is another matter.
-async fn silent(link: &Link, metrics: &Metrics) {
-    let mut missed = 0;
-    while missed < PULSE.1 {
-        sleep(PULSE.0).await;
-        let asked = Instant::now();
-        match link.ping().await {
-            Err(LinkError::Deadline) => missed += 1,
-            Err(_) => missed = 0,
-            Ok(()) => {
-                metrics.link_round_trip(asked.elapsed());
-                missed = 0;
-            }
-        }
-    }
-}
-
-/// Resolves when the gateway goes away.
-async fn leaving(leave: &mut watch::Receiver<Option<Leave>>) -> Leave {
-    let told = leave.wait_for(Option::is_some).await;
-    told.ok().and_then(|how| *how).unwrap_or(Leave::End)
 }
 
 /// Resolves when the viewer at hand is gone; never without one.

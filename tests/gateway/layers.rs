@@ -86,11 +86,22 @@ fn each_layer_imports_only_what_lies_below_it() {
             "web" => &[
                 "web",
                 "session",
+                "fleet",
                 "sandbox",
                 "limit",
                 "config",
                 "telemetry",
                 "secret",
+                "keys",
+            ],
+            "fleet" => &[
+                "fleet",
+                "sandbox",
+                "limit",
+                "config",
+                "telemetry",
+                "secret",
+                "keys",
             ],
             "session" => &[
                 "session",
@@ -105,6 +116,7 @@ fn each_layer_imports_only_what_lies_below_it() {
             "config" => &["config"],
             "telemetry" => &["telemetry", "config"],
             "secret" => &["secret"],
+            "keys" => &["keys", "secret"],
             // What wires everything together.
             "gateway" | "cli" | "main" | "lib" => return None,
             other => panic!("{other} has no place in the layers: give it one here"),
