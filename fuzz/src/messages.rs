@@ -3,9 +3,14 @@
 use std::fmt::Debug;
 
 use belljar_link::frame::Frame;
+use belljar_link::message::files::{FileInfo, Page, Unpacked, UploadCommand, WatchEvent};
+use belljar_link::message::port::SandboxStats;
+use belljar_link::message::process::{
+    Following, InputCommand, ProcessInfo, ProcessMessage, ProcessStarted,
+};
 use belljar_link::message::{
-    Alive, Attached, ControlCommand, InputReady, Inspection, Reply, Request, Size, TerminalCommand,
-    TerminalEvent, TerminalOpened, Welcome,
+    Alive, Attached, ControlCommand, Done, InputReady, Inspection, Reply, Request, Size,
+    TerminalCommand, TerminalEvent, TerminalOpened, Welcome,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,6 +22,8 @@ pub fn hold(bytes: &[u8]) {
     // From a gateway.
     same_sense::<Request>(&frame);
     same_sense::<ControlCommand>(&frame);
+    same_sense::<InputCommand>(&frame);
+    same_sense::<UploadCommand>(&frame);
     if let Some(TerminalCommand::Resize(size)) = same_sense::<TerminalCommand>(&frame) {
         let clamped = size.clamped();
         assert!((Size::MIN.cols..=Size::MAX.cols).contains(&clamped.cols));
@@ -30,6 +37,17 @@ pub fn hold(bytes: &[u8]) {
     same_sense::<Reply<Attached>>(&frame);
     same_sense::<Reply<InputReady>>(&frame);
     same_sense::<TerminalEvent>(&frame);
+    same_sense::<Reply<Done>>(&frame);
+    same_sense::<Reply<ProcessStarted>>(&frame);
+    same_sense::<Reply<Page<ProcessInfo>>>(&frame);
+    same_sense::<Reply<ProcessInfo>>(&frame);
+    same_sense::<Reply<Following>>(&frame);
+    same_sense::<ProcessMessage>(&frame);
+    same_sense::<Reply<FileInfo>>(&frame);
+    same_sense::<Reply<Page<FileInfo>>>(&frame);
+    same_sense::<Reply<Unpacked>>(&frame);
+    same_sense::<WatchEvent>(&frame);
+    same_sense::<Reply<SandboxStats>>(&frame);
 }
 
 fn same_sense<T>(frame: &Frame) -> Option<T>

@@ -1,4 +1,13 @@
 //! The gateway's side of a link: typed calls to the agent.
+//!
+//! Here are the link itself and its terminals; [`process`] is programs without a terminal, [`files`]
+//! the sandbox's files, [`port`] its ports.
+
+pub mod process;
+
+pub mod files;
+
+pub mod port;
 
 use std::time::Duration;
 
@@ -10,9 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::frame::{Frame, FrameError};
+use crate::message::files::Page;
 use crate::message::{
-    Alive, Attach, Attached, ControlCommand, Hello, InputReady, Inspection, OpenTerminal, Refusal,
-    Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, Done, Hello, InputReady, Inspection, OpenTerminal,
+    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
 
@@ -34,8 +44,14 @@ pub enum LinkError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The agent did not answer in time.
-    #[error("the agent did not answer within {} s", CALL_DEADLINE.as_secs())]
+    #[error("the agent did not answer in time")]
     Deadline,
+    /// Everything the link can carry at once is under way.
+    #[error("the link to the agent carries as much as it can")]
+    Busy,
+    /// The agent said what cannot be.
+    #[error("the agent sent {0}")]
+    Garbled(&'static str),
     /// The link has ended.
     #[error("the link to the agent has ended")]
     Closed,
@@ -154,6 +170,12 @@ impl Link {
         }
     }
 
+    /// Hang up a terminal: its program is killed, and the terminal forgotten.
+    pub async fn close_terminal(&self, terminal: u32) -> Result<(), LinkError> {
+        call::<Done>(&self.mux, &Request::CloseTerminal { terminal }).await?;
+        Ok(())
+    }
+
     /// Move the sandbox's own deadline.
     pub async fn set_deadline(&self, remaining: Duration) -> Result<(), LinkError> {
         let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
@@ -225,15 +247,68 @@ async fn call<T: DeserializeOwned>(
     mux: &Mux,
     request: &Request,
 ) -> Result<(T, FrameStream), LinkError> {
+    call_within(mux, request, CALL_DEADLINE).await
+}
+
+/// The same, for what may take longer.
+async fn call_within<T: DeserializeOwned>(
+    mux: &Mux,
+    request: &Request,
+    within: Duration,
+) -> Result<(T, FrameStream), LinkError> {
     let exchange = async {
-        let stream = mux.open().await.ok_or(LinkError::Closed)?;
-        let mut stream = mux::framed(stream, FRAME_BUFFER);
-        stream.send(Frame::message(request)?).await?;
+        let mut stream = open(mux, request).await?;
         let reply = stream.next().await.ok_or(LinkError::Closed)??;
         let reply = reply.parse::<Reply<T>>()??;
         Ok((reply, stream))
     };
-    timeout(CALL_DEADLINE, exchange)
+    deadline(within, exchange).await
+}
+
+/// Send a request that is answered in parts; returns at most `most` of what they hold, and whether
+/// there is more.
+async fn call_pages<T: DeserializeOwned>(
+    mux: &Mux,
+    request: &Request,
+    most: usize,
+) -> Result<(Vec<T>, bool), LinkError> {
+    let exchange = async {
+        let mut stream = open(mux, request).await?;
+        let mut items = Vec::new();
+        loop {
+            let reply = stream.next().await.ok_or(LinkError::Closed)??;
+            let page = reply.parse::<Reply<Page<T>>>()??;
+            if page.items.len() > most - items.len() || page.more && page.items.is_empty() {
+                return Err(LinkError::Garbled("a list without end"));
+            }
+            items.extend(page.items);
+            if !page.more {
+                return Ok((items, page.truncated));
+            }
+        }
+    };
+    deadline(files::FILE_DEADLINE, exchange).await
+}
+
+/// Open a stream and send the request.
+async fn open(mux: &Mux, request: &Request) -> Result<FrameStream, LinkError> {
+    let Some(stream) = mux.open().await else {
+        return Err(if mux.is_closed() {
+            LinkError::Closed
+        } else {
+            LinkError::Busy
+        });
+    };
+    let mut stream = mux::framed(stream, FRAME_BUFFER);
+    stream.send(Frame::message(request)?).await?;
+    Ok(stream)
+}
+
+async fn deadline<T>(
+    within: Duration,
+    doing: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    timeout(within, doing)
         .await
         .map_err(|_| LinkError::Deadline)?
 }

@@ -9,6 +9,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::files::WriteOptions;
+use self::process::StartProcess;
+
+pub mod process;
+
+pub mod files;
+
+pub mod port;
+
+pub mod code;
+
 /// Version of this protocol. Raised only when an old peer could misunderstand a new one.
 pub const VERSION: u32 = 1;
 
@@ -22,10 +33,10 @@ pub const MIN_WINDOW: u32 = 4 * 1024;
 /// Terminals one sandbox may have open at once.
 pub const MAX_TERMINALS: usize = 16;
 
-/// Room for the agent's own threads in the limit on the sandbox's processes: five, and two for each
-/// terminal. The agent lowers the limit by this for the programs it starts, so that one of them that
+/// Room for the agent's own threads in the limit on the sandbox's processes: six, two for each
+/// terminal, and ten that do what blocks in the file system. The agent lowers the limit by this for the programs it starts, so that one of them that
 /// forks without end leaves the agent able to act.
-pub const AGENT_THREADS: u32 = 40;
+pub const AGENT_THREADS: u32 = 48;
 
 /// [`Refusal::code`] for an operation this agent does not know.
 pub const UNSUPPORTED: &str = "unsupported";
@@ -53,7 +64,151 @@ pub enum Request {
         /// The terminal to type into.
         terminal: u32,
     },
+    /// Answered by [`Done`]; the program is hung up and killed, and the terminal forgotten.
+    CloseTerminal {
+        /// The terminal.
+        terminal: u32,
+    },
+    /// Start a background process. Answered by [`process::ProcessStarted`].
+    StartProcess(StartProcess),
+    /// Start a process and follow it from its first byte on. Answered by
+    /// [`process::ProcessStarted`]; output follows. A foreground process is killed when this stream
+    /// ends.
+    Exec(StartProcess),
+    /// Answered by [`files::Page`]s of [`process::ProcessInfo`].
+    Processes,
+    /// Answered by [`process::ProcessInfo`].
+    Process {
+        /// The process.
+        process: u32,
+    },
+    /// Send a signal to a process group. Answered by [`Done`].
+    SignalProcess {
+        /// The process.
+        process: u32,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Read a process's output from an offset on. Answered by [`process::Following`]; output
+    /// follows.
+    FollowProcess {
+        /// The process.
+        process: u32,
+        /// Offset to start at; absent: the oldest byte still held.
+        #[serde(default)]
+        from: Option<u64>,
+    },
+    /// Answered by [`Done`]; data frames and [`process::InputCommand`]s follow from the gateway.
+    ProcessInput {
+        /// The process.
+        process: u32,
+    },
+    /// Answered by [`files::FileInfo`].
+    Stat {
+        /// The file.
+        path: String,
+        /// Whether a symbolic link is followed.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Answered by [`files::Page`]s of [`files::FileInfo`], a directory before what is in it.
+    List {
+        /// The directory.
+        path: String,
+        /// How deep: 1 is what the directory itself holds.
+        depth: u32,
+        /// Most entries, at most [`files::MAX_ENTRIES`].
+        limit: u32,
+    },
+    /// Answered as [`Request::List`], with what matches.
+    Glob {
+        /// The directory to search.
+        root: String,
+        /// What to look for below it: `*`, `?`, `[…]`, and `**` for any directories.
+        pattern: String,
+        /// Most entries, at most [`files::MAX_ENTRIES`].
+        limit: u32,
+    },
+    /// Answered by [`files::FileInfo`]; the content follows in data frames, then a reply of
+    /// [`Done`], which says whether that was all of it.
+    ReadFile {
+        /// The file.
+        path: String,
+        /// First byte.
+        #[serde(default)]
+        offset: u64,
+        /// Most bytes; absent: up to the end.
+        #[serde(default)]
+        length: Option<u64>,
+    },
+    /// Answered by [`Done`]; the content follows in data frames from the gateway, then
+    /// [`files::UploadCommand::Finish`], which is answered by [`files::FileInfo`].
+    WriteFile {
+        /// The file.
+        path: String,
+        /// How it is written.
+        #[serde(flatten)]
+        options: WriteOptions,
+    },
+    /// Answered by [`Done`].
+    MakeDir {
+        /// The directory.
+        path: String,
+        /// Make those above it too, and do not mind if it exists.
+        #[serde(default)]
+        parents: bool,
+        /// Permission bits; absent: what the umask leaves.
+        #[serde(default)]
+        mode: Option<u32>,
+    },
+    /// Answered by [`Done`].
+    Remove {
+        /// The file or directory.
+        path: String,
+        /// Remove what a directory holds too.
+        #[serde(default)]
+        recursive: bool,
+    },
+    /// Answered by [`Done`].
+    Rename {
+        /// The path it has.
+        from: String,
+        /// The path it will have; a file that is there is replaced.
+        to: String,
+    },
+    /// Answered by [`Done`]; [`files::WatchEvent`]s follow.
+    Watch {
+        /// The file or directory.
+        path: String,
+        /// Whether directories below it are watched too.
+        #[serde(default)]
+        recursive: bool,
+    },
+    /// Pack a file or directory. Answered by [`Done`]; the archive follows as in
+    /// [`Request::ReadFile`].
+    TarDown {
+        /// What to pack.
+        path: String,
+    },
+    /// Unpack into a directory, which is made if it is missing. Answered by [`Done`]; the archive
+    /// follows as in [`Request::WriteFile`]; its end is answered by [`files::Unpacked`].
+    TarUp {
+        /// The directory.
+        path: String,
+    },
+    /// Connect to a port of the sandbox's own loopback. Answered by [`Done`]; every byte after that
+    /// frame, either way, is the connection's.
+    Connect {
+        /// The port.
+        port: u16,
+    },
+    /// Answered by [`port::SandboxStats`].
+    Stats,
 }
+
+/// It is done, or may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
 
 /// The agent is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,9 +13,14 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompat
 
 use crate::frame::FrameCodec;
 
-/// Streams a connection may have open: three for each terminal at the limit, two for each of a session's
-/// 32 viewers, one for its recorder, and room for calls.
-const MAX_STREAMS: usize = 128;
+/// Streams that a gateway may have open on a link: two for each of a hundred commands in parallel
+/// (output and input), as many for connections to ports, two for each of a session's 32 viewers, and
+/// room for calls. What a silent reader can make the gateway hold is this times yamux's window.
+const MAX_STREAMS: usize = 512;
+
+/// Streams an agent accepts. More than a gateway opens: what the gateway has dropped and forgotten, the
+/// agent may still be letting go, and one stream too many would end the link.
+const MAX_ACCEPTED: usize = 2 * MAX_STREAMS;
 
 /// Largest yamux frame. Larger than its default (16 KiB) so that a full read of a busy PTY is one
 /// frame: each costs two system calls, which are dear inside gVisor.
@@ -66,7 +71,7 @@ pub struct Mux {
 }
 
 impl Mux {
-    /// Open a stream; `None` if the connection has ended.
+    /// Open a stream; `None` if the connection has ended, or has as many as it may.
     pub async fn open(&self) -> Option<ByteStream> {
         let (reply, stream) = oneshot::channel();
         self.requests.send(reply).await.ok()?;
@@ -99,12 +104,16 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     F: FnMut(ByteStream) -> bool,
 {
+    let streams = match side {
+        Side::Gateway => MAX_STREAMS,
+        Side::Agent => MAX_ACCEPTED,
+    };
     let mut config = yamux::Config::default();
     config
-        .set_max_num_streams(MAX_STREAMS)
+        .set_max_num_streams(streams)
         // Every stream keeps yamux's fixed 256 KiB window: what a silent reader can make this side
         // hold is then the streams it opened itself times that.
-        .set_max_connection_receive_window(Some(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize))
+        .set_max_connection_receive_window(Some(streams * yamux::DEFAULT_CREDIT as usize))
         .set_split_send_size(SPLIT_SEND);
     let mode = match side {
         Side::Gateway => yamux::Mode::Client,
