@@ -3,7 +3,7 @@
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
 //! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
-//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`notes`] are left
+//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`builds`] makes templates of Dockerfiles, [`notes`] are left
 //! for the next gateway, [`reaper`] removes sandboxes.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ use crate::telemetry::Metrics;
 
 pub mod launcher;
 
+pub mod builds;
+
 pub mod docker;
 
 pub mod process;
@@ -44,6 +46,7 @@ mod notes;
 
 mod reaper;
 
+pub use builds::Builds;
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
 pub use pressure::{Host, Shortage};
@@ -155,6 +158,8 @@ pub struct Sandboxes {
     config: Arc<Live>,
     registry: Arc<Registry>,
     pool: Pool,
+    /// Templates that are built while it runs.
+    pub builds: Builds,
     /// Visitors whose sandboxes are being started.
     starting: watch::Sender<usize>,
     engine: watch::Receiver<EngineState>,
@@ -219,6 +224,7 @@ impl Sandboxes {
         ));
         let sandboxes = Self {
             sealed: launcher.must_be_proved() && config.get().docker.require_gvisor,
+            builds: Builds::new(launcher.clone()),
             launcher,
             config,
             registry,
@@ -321,11 +327,7 @@ impl Sandboxes {
         self.start_one(slot, spec).await
     }
 
-    async fn start_one(
-        &self,
-        mut slot: Slot,
-        spec: &SandboxSpec,
-    ) -> Result<Sandbox, LaunchError> {
+    async fn start_one(&self, mut slot: Slot, spec: &SandboxSpec) -> Result<Sandbox, LaunchError> {
         let started = async {
             if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
                 self.engine_known().await

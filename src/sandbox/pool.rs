@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm};
+use super::{
+    LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm,
+};
 use crate::config::{Config, Template};
 
 /// A member older than this is replaced: nothing that runs is left to grow stale for ever.
