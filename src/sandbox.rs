@@ -3,6 +3,8 @@
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
 //! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
+//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`builds`] makes templates of Dockerfiles, [`notes`] are left
+//! for the next gateway, [`reaper`] removes sandboxes.
 //! keeps the door while the host is short of something, [`pool`] starts some ahead, [`notes`] are left
 //! for the next gateway when this one says [`leave`], [`pulse`] asks whether an agent is there, [`reaper`]
 //! removes sandboxes.
@@ -25,6 +27,8 @@ use crate::config::{Config, LauncherKind, Live, Template};
 use crate::telemetry::Metrics;
 
 pub mod launcher;
+
+pub mod builds;
 
 pub mod docker;
 
@@ -49,6 +53,7 @@ mod pulse;
 
 mod reaper;
 
+pub use builds::Builds;
 pub use engine::EngineState;
 pub use launcher::{Death, LaunchError, Launcher, SandboxSpec};
 pub use leave::{Leave, leaving};
@@ -167,6 +172,8 @@ pub struct Sandboxes {
     config: Arc<Live>,
     registry: Arc<Registry>,
     pool: Pool,
+    /// Templates that are built while it runs.
+    pub builds: Builds,
     /// Visitors whose sandboxes are being started.
     starting: watch::Sender<usize>,
     engine: watch::Receiver<EngineState>,
@@ -231,6 +238,7 @@ impl Sandboxes {
         ));
         let sandboxes = Self {
             sealed: launcher.must_be_proved() && config.get().docker.require_gvisor,
+            builds: Builds::new(launcher.clone()),
             launcher,
             config,
             registry,

@@ -1,4 +1,4 @@
-//! The `docker` launcher: containers of a Docker or Podman engine. The only file that knows bollard.
+//! The `docker` launcher: containers of a Docker or Podman engine. Here and below is all that knows bollard.
 
 use std::collections::HashMap;
 use std::fs::Permissions;
@@ -27,10 +27,13 @@ use tokio::time::timeout;
 use tokio_util::io::StreamReader;
 use tracing::{Instrument, info_span, instrument};
 
+use super::builds::{Built, Dockerfile};
 use super::launcher::Transport;
 use super::notes::Notes;
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
 use crate::config::{self, Config, Template};
+
+mod build;
 
 /// Deadline of one engine call, seconds. A start takes 0.4 s, and a few seconds behind a queue of
 /// others.
@@ -559,6 +562,18 @@ impl Launcher for DockerLauncher {
             doing: "removing a sandbox's note and socket".into(),
             cause,
         })
+    }
+
+    async fn build(&self, name: &str, dockerfile: &Dockerfile) -> Result<Built, LaunchError> {
+        self.build_image(name, dockerfile).await
+    }
+
+    async fn built(&self) -> Result<Vec<Built>, LaunchError> {
+        self.built_images().await
+    }
+
+    async fn unbuild(&self, name: &str) -> Result<bool, LaunchError> {
+        self.remove_image(name).await
     }
 
     async fn post_mortem(&self, id: &SandboxId) -> Death {

@@ -9,6 +9,7 @@ use belljar_link::client::LinkError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxId;
+use super::builds::{Built, Dockerfile};
 use crate::config::Template;
 
 /// A byte stream that can carry a link.
@@ -87,6 +88,24 @@ pub trait Launcher: Send + Sync + 'static {
     /// succeeds.
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError>;
 
+    /// Build an image and remember it under this name.
+    async fn build(&self, _name: &str, _: &Dockerfile) -> Result<Built, LaunchError> {
+        Err(LaunchError::NotReady(format!(
+            "the launcher {} builds no images",
+            self.name()
+        )))
+    }
+
+    /// What was built.
+    async fn built(&self) -> Result<Vec<Built>, LaunchError> {
+        Ok(Vec::new())
+    }
+
+    /// Remove what was built under this name; false if nothing was.
+    async fn unbuild(&self, _name: &str) -> Result<bool, LaunchError> {
+        Ok(false)
+    }
+
     /// Why a sandbox whose link ended died.
     async fn post_mortem(&self, id: &SandboxId) -> Death;
 }
@@ -115,6 +134,12 @@ pub enum LaunchError {
         /// Its answer.
         message: String,
     },
+    /// A Dockerfile could not be built: the end of the builder's output.
+    #[error("the build failed: {0}")]
+    Build(String),
+    /// Sandboxes still run on this image.
+    #[error("the image {0} is in use")]
+    ImageInUse(String),
     /// The template's image is not there.
     #[error("the image {0} is not there")]
     NoImage(String),
@@ -163,6 +188,8 @@ impl LaunchError {
             Self::Refused { .. } | Self::Deadline(_) => {
                 "look at the engine's log (`journalctl -u docker`)"
             }
+            Self::Build(_) => "mend the Dockerfile",
+            Self::ImageInUse(_) => "end the sandboxes that were started from it first",
             Self::NoImage(_) => "build it with docker/build.sh, or pull it",
             Self::NoRuntime(_) => "install gVisor and register it: deploy/setup.sh does both",
             Self::NoAgent { .. } => "build it with `make build`, or set `agent`",

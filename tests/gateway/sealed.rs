@@ -40,6 +40,8 @@ mod chaos;
 
 mod pool;
 
+mod builds;
+
 mod images;
 
 mod faults;
