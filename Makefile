@@ -167,5 +167,9 @@ test-scripts:
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck benches/*.sh deploy/*.sh docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
+	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
+	else echo 'caddy is not installed: skipped'; fi
+	@if command -v systemd-analyze >/dev/null; then systemd-analyze security --offline=true --threshold=15 systemd/belljar.service | tail -n 1; \
+	else echo 'systemd-analyze is not installed: skipped'; fi
 	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \
 	else echo 'promtool is not installed: skipped'; fi
