@@ -3,11 +3,9 @@
 //! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
 //! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
-//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`builds`] makes templates of Dockerfiles, [`notes`] are left
-//! for the next gateway, [`reaper`] removes sandboxes.
-//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`notes`] are left
-//! for the next gateway when this one says [`leave`], [`pulse`] asks whether an agent is there, [`reaper`]
-//! removes sandboxes.
+//! keeps the door while the host is short of something, [`pool`] starts some ahead, [`builds`] makes
+//! templates of Dockerfiles, [`notes`] are left for the next gateway when this one says [`leave`],
+//! [`pulse`] asks whether an agent is there, [`reaper`] removes sandboxes.
 
 use std::collections::BTreeMap;
 use std::fmt;
