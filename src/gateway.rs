@@ -22,7 +22,7 @@ use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Host, Launcher, Sandboxes};
 use crate::session::{Leave, Sessions};
 use crate::telemetry::Metrics;
-use crate::web::{self, App};
+use crate::web::{self, App, Patience};
 
 mod places;
 
@@ -191,9 +191,12 @@ impl Gateway {
     ) -> impl Future<Output = ()> + use<> {
         let socket = Socket::new(stream, place, self.app.metrics.connections().clone());
         let stop = self.sessions_stop.clone();
+        let patience = Patience::default();
         async move {
+            let long_answers = patience.clone();
             let service = router.map_request(move |mut request: hyper::Request<_>| {
                 request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(patience.clone());
                 request
             });
             let connection = http1::Builder::new()
@@ -207,7 +210,10 @@ impl Gateway {
             // own.
             let last_answer = tokio::select! {
                 ended = &mut connection => return report(ended),
-                () = sleep(HTTP_DEADLINES.0) => HTTP_DEADLINES.1,
+                () = async {
+                    sleep(HTTP_DEADLINES.0).await;
+                    long_answers.over().await;
+                } => HTTP_DEADLINES.1,
                 () = stop.cancelled() => LAST_ANSWER,
             };
             connection.as_mut().graceful_shutdown();

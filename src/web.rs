@@ -49,6 +49,10 @@ mod recording;
 
 mod object;
 
+mod inside;
+
+mod problem;
+
 mod auth;
 
 mod error;
@@ -56,6 +60,8 @@ mod error;
 mod assets;
 
 mod health;
+
+pub use inside::patience::Patience;
 
 /// Largest request body, bytes. The largest request is a session with its environment.
 const MAX_BODY: usize = 64 * 1024;
@@ -113,14 +119,22 @@ pub fn router(app: App) -> Router {
         .route("/", get(assets::index))
         .route("/assets/{*path}", get(assets::asset))
         .layer(CompressionLayer::new());
+    let inside = Router::new().nest("/sandboxes/{id}", inside::routes());
+    // What goes into a file or a server comes as it comes, and is bounded where it goes.
+    let streams = Router::new().nest("/sandboxes/{id}", inside::streams());
     Router::new()
         .merge(page)
         .merge(sessions.clone())
-        .nest("/api/v1", sessions)
+        .merge(inside.clone())
+        .nest("/api", inside.clone())
+        .nest("/api/v1", sessions.merge(inside))
         .route("/ws", any(terminal::start))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .layer(from_fn(bounded_body))
+        .merge(streams.clone())
+        .nest("/api", streams.clone())
+        .nest("/api/v1", streams)
         .layer(map_response(error::in_our_form))
         .layer(cors(app.config.clone()))
         .layer(always(

@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::problem::PROBLEM_JSON;
 use super::protocol::{Fault, FaultCode, farewell, millis};
 use crate::limit::Refusal;
 use crate::sandbox::AtCapacity;
@@ -92,14 +93,19 @@ pub(super) fn token_missing() -> Response {
     respond(StatusCode::UNAUTHORIZED, &fault)
 }
 
+/// An answer of somebody else's that is passed on as it is; an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Foreign;
+
 /// Longest reason of axum's that is passed on, bytes.
 const MAX_REASON: usize = 256;
 
 /// Refusals by axum itself (no such route, a query it cannot read, no upgrade) in the form of ours.
 pub(super) async fn in_our_form(response: Response) -> Response {
     let status = response.status();
-    let json = HeaderValue::from_static("application/json");
-    let ours = response.headers().get(header::CONTENT_TYPE) == Some(&json);
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let ours = kind.is_some_and(|kind| kind == "application/json" || kind == PROBLEM_JSON)
+        || response.extensions().get::<Foreign>().is_some();
     if ours || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
