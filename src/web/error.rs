@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::api::problem::PROBLEM;
 use super::protocol::{Fault, FaultCode, farewell, millis};
 use crate::limit::Refusal;
 use crate::sandbox::AtCapacity;
@@ -28,7 +29,7 @@ struct Body<'a> {
     retry_after_ms: Option<u64>,
 }
 
-fn status(code: FaultCode) -> StatusCode {
+pub(super) fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::BadRequest
         | FaultCode::NoSuchTemplate
@@ -98,8 +99,9 @@ const MAX_REASON: usize = 256;
 /// Refusals by axum itself (no such route, a query it cannot read, no upgrade) in the form of ours.
 pub(super) async fn in_our_form(response: Response) -> Response {
     let status = response.status();
-    let json = HeaderValue::from_static("application/json");
-    let ours = response.headers().get(header::CONTENT_TYPE) == Some(&json);
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
+    let ours = kind == b"application/json" || kind == PROBLEM.as_bytes();
     if ours || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
@@ -136,7 +138,7 @@ pub(super) async fn in_our_form(response: Response) -> Response {
 
 /// What a visitor is told to wait when there is no place, nor one in line. Nobody knows when there
 /// will be one.
-const CAPACITY_RETRY: Duration = Duration::from_secs(15);
+pub(super) const CAPACITY_RETRY: Duration = Duration::from_secs(15);
 
 /// What a visitor is told of a session that could not be created.
 pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
