@@ -116,9 +116,10 @@ impl Command {
                 }
                 vec!["/bin/sh".into(), "-c".into(), line.clone()]
             }
-            Some(Line::Shell(program)) => {
-                std::iter::once(program).chain(&self.args).cloned().collect()
-            }
+            Some(Line::Shell(program)) => std::iter::once(program)
+                .chain(&self.args)
+                .cloned()
+                .collect(),
             Some(Line::Program(argv)) => argv.iter().chain(&self.args).cloned().collect(),
         };
         if argv.first().is_none_or(String::is_empty) {
@@ -153,7 +154,10 @@ fn check_timeout(seconds: Option<f64>) -> Result<Duration, Trouble> {
     let timeout = Duration::try_from_secs_f64(seconds).ok();
     let within = |t: &Duration| (Duration::from_millis(1)..=MAX_TIMEOUT).contains(t);
     timeout.filter(within).ok_or_else(|| {
-        let message = format!("must be more than 0 and at most {} s", MAX_TIMEOUT.as_secs());
+        let message = format!(
+            "must be more than 0 and at most {} s",
+            MAX_TIMEOUT.as_secs()
+        );
         Trouble::bad("timeout", message)
     })
 }

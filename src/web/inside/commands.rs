@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use belljar_link::client::{ProcessEvent, ProcessInput, ProcessOutput};
+use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,8 @@ pub(in crate::web) async fn run(
     let input = input.zip(stdin);
     if command.mode == Mode::Stream {
         let (events, reader) = mpsc::channel(WAITING);
-        app.tasks.spawn(stream(process, output, input, events, holding));
+        app.tasks
+            .spawn(stream(process, output, input, events, holding));
         return Ok(sse(reader).into_response());
     }
     let outcome = outcome::wait(output, input).await?;
@@ -152,11 +153,17 @@ impl Telling {
         match event {
             ProcessEvent::Stdout(bytes) => {
                 let piece = self.stdout.next(&bytes);
-                piece.map(|piece| Said::Stdout(at(piece))).into_iter().collect()
+                piece
+                    .map(|piece| Said::Stdout(at(piece)))
+                    .into_iter()
+                    .collect()
             }
             ProcessEvent::Stderr(bytes) => {
                 let piece = self.stderr.next(&bytes);
-                piece.map(|piece| Said::Stderr(at(piece))).into_iter().collect()
+                piece
+                    .map(|piece| Said::Stderr(at(piece)))
+                    .into_iter()
+                    .collect()
             }
             ProcessEvent::Gap { from, to } => vec![Said::Gap { from, to }],
             ProcessEvent::Exit(exit) => {
@@ -214,7 +221,9 @@ fn broken(message: &str) -> Said {
 }
 
 /// What is said, as server-sent events.
-pub(super) fn sse(reader: mpsc::Receiver<Said>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(super) fn sse(
+    reader: mpsc::Receiver<Said>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let events = futures::stream::unfold(reader, |mut reader| async move {
         let said = reader.recv().await?;
         Some((Ok(said.event()), reader))
@@ -252,7 +261,9 @@ pub(super) async fn code(
     let mut argv = template
         .and_then(|template| template.language(language))
         .ok_or_else(|| {
-            let known = template.map(|t| t.languages().join(", ")).unwrap_or_default();
+            let known = template
+                .map(|t| t.languages().join(", "))
+                .unwrap_or_default();
             Trouble::bad("language", format!("must be one of: {known}"))
         })?;
     argv.push(text);

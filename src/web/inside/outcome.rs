@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use belljar_link::client::{LinkError, ProcessEvent, ProcessInput, ProcessOutput};
+use belljar_link::client::LinkError;
+use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use belljar_link::message::process::ProcessExit;
 use bytes::Bytes;
 use serde::Serialize;
@@ -152,11 +153,11 @@ pub(in crate::web) fn signal_number(name: &str) -> Option<i32> {
 const READER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Hand a piece of an answer to its reader; false if that has gone, or does not read.
-pub(in crate::web) async fn hand_over<T>(
-    reader: &tokio::sync::mpsc::Sender<T>,
-    piece: T,
-) -> bool {
-    matches!(timeout(READER_DEADLINE, reader.send(piece)).await, Ok(Ok(())))
+pub(in crate::web) async fn hand_over<T>(reader: &tokio::sync::mpsc::Sender<T>, piece: T) -> bool {
+    matches!(
+        timeout(READER_DEADLINE, reader.send(piece)).await,
+        Ok(Ok(()))
+    )
 }
 
 #[cfg(test)]
@@ -165,7 +166,12 @@ mod tests {
 
     fn exit(code: Option<i32>, signal: Option<&str>, timed_out: bool) -> i32 {
         let signal = signal.map(str::to_owned);
-        Exit::from(&ProcessExit { code, signal, timed_out }).exit_code
+        Exit::from(&ProcessExit {
+            code,
+            signal,
+            timed_out,
+        })
+        .exit_code
     }
 
     #[test]

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use belljar_link::client::ProcessEvent;
+use belljar_link::client::process::ProcessEvent;
 use belljar_link::message::process::ProcessInfo;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -167,7 +167,10 @@ pub(super) async fn signal(
         None => None,
     };
     let number = number.ok_or_else(|| {
-        Trouble::bad("signal", "must be a signal's name, as SIGTERM, or a number from 1 to 64")
+        Trouble::bad(
+            "signal",
+            "must be a signal's name, as SIGTERM, or a number from 1 to 64",
+        )
     })?;
     running.link.signal_process(process, number).await?;
     Ok(StatusCode::NO_CONTENT)
