@@ -64,6 +64,11 @@ impl Problem {
         }
     }
 
+    /// Its status, code and message, for an answer that has begun already.
+    pub(in crate::web) fn into_parts(self) -> (StatusCode, &'static str, String) {
+        (self.status, self.code, self.message)
+    }
+
     /// 400: something about the request itself, named if it is one part of it.
     pub(in crate::web) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
