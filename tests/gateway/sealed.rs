@@ -50,6 +50,8 @@ mod keys;
 
 mod guests;
 
+mod operations;
+
 /// The engine under test.
 const ENGINE: &str = "/var/run/docker.sock";
 
