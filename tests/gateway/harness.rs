@@ -70,6 +70,8 @@ pub fn process_config() -> Config {
     template.env.insert("PS1".into(), "$ ".into());
     // Tests count sandboxes.
     template.pool = 0;
+    // Whatever this machine has.
+    config.api.keys_file = "/nowhere/belljar/keys.toml".into();
     config
 }
 
@@ -140,6 +142,7 @@ impl TestGateway {
         let begun = Instant::now();
         loop {
             let (sandboxes, permits) = (self.app.sandboxes.count(), self.app.limiter.held());
+            let permits = permits + self.app.fleet.held();
             let waiting = *self.app.sandboxes.waiting().borrow();
             if sandboxes == 0 && permits == 0 && waiting == 0 {
                 return;
@@ -161,6 +164,7 @@ impl TestGateway {
             .expect("without a panic");
         assert_eq!(self.app.sandboxes.count(), 0);
         assert_eq!(self.app.limiter.held(), 0);
+        assert_eq!(self.app.fleet.held(), 0);
     }
 
     /// Connect with the `belljar.v1` subprotocol.
@@ -204,12 +208,28 @@ impl TestGateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> (u16, String) {
+        let (head, body) = self.exchange(method, path, headers, body).await;
+        let status = head.split(' ').nth(1).expect("a status");
+        (status.parse().expect("a number"), body)
+    }
+
+    /// The same; the answer's head and body. A header of the request may take the place of the usual
+    /// `host`.
+    pub async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).await.expect("it listens");
         let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n",
-            self.address,
+            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
             body.len()
         );
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            let _ = write!(head, "host: {}\r\n", self.address);
+        }
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
@@ -225,8 +245,7 @@ impl TestGateway {
             .expect("it answers");
         let answer = String::from_utf8(answer).expect("text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
-        let status = head.split(' ').nth(1).expect("a status");
-        (status.parse().expect("a number"), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 
     /// The same for JSON.
