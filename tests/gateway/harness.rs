@@ -213,8 +213,7 @@ impl TestGateway {
         (status.parse().expect("a number"), body)
     }
 
-    /// The same; the answer's head and body. A header of the request may take the place of the usual
-    /// `host`.
+    /// The same; the answer's head and body.
     pub async fn exchange(
         &self,
         method: &str,
@@ -222,30 +221,7 @@ impl TestGateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> (String, String) {
-        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        );
-        if !headers.iter().any(|(name, _)| *name == "host") {
-            let _ = write!(head, "host: {}\r\n", self.address);
-        }
-        for (name, value) in headers {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        let request = format!("{head}\r\n{body}");
-        stream
-            .write_all(request.as_bytes())
-            .await
-            .expect("it reads");
-        let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer))
-            .await
-            .expect("it answers in time")
-            .expect("it answers");
-        let answer = String::from_utf8(answer).expect("text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
-        (head.to_owned(), body.to_owned())
+        exchange(self.address, method, path, headers, body).await
     }
 
     /// The same for JSON.
@@ -267,6 +243,41 @@ impl TestGateway {
         let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
         (status, body)
     }
+}
+
+/// An HTTP request by hand to a gateway anywhere; the answer's head and body. A header of the request
+/// may take the place of the usual `host`.
+pub async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        let _ = write!(head, "host: {}\r\n", address);
+    }
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    let request = format!("{head}\r\n{body}");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it reads");
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("it answers in time")
+        .expect("it answers");
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    (head.to_owned(), body.to_owned())
 }
 
 /// Connect to a gateway anywhere, with these headers; the error of a refused upgrade.
