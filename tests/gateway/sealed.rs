@@ -36,6 +36,8 @@ mod counting;
 
 mod restart;
 
+mod fleet;
+
 mod chaos;
 
 mod pool;
