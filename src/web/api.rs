@@ -8,7 +8,7 @@ use axum::Router;
 use axum::middleware::{from_fn, map_response};
 use axum::routing::{get, post};
 
-use super::{App, bounded_body, inside};
+use super::{App, bounded_body, inside, k2, liteboxd};
 
 pub(in crate::web) mod auth;
 
@@ -41,10 +41,18 @@ pub(super) fn router() -> Router<App> {
         .route("/sandboxes/{id}/actions", post(sandboxes::act))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))
-        .nest("/sandboxes/{id}", inside::routes())
+        .nest(
+            "/sandboxes/{id}",
+            inside::routes()
+                .merge(k2::routes())
+                .merge(liteboxd::routes()),
+        )
         .layer(from_fn(bounded_body));
     Router::new()
         .merge(small)
-        .nest("/sandboxes/{id}", inside::streams())
+        .nest(
+            "/sandboxes/{id}",
+            inside::streams().merge(liteboxd::streams()),
+        )
         .layer(map_response(problem::in_our_form))
 }

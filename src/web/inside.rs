@@ -15,19 +15,19 @@ mod running;
 
 mod trouble;
 
-mod command;
+pub(super) mod command;
 
-mod commands;
+pub(super) mod commands;
 
-mod text;
+pub(super) mod text;
 
-mod outcome;
+pub(super) mod outcome;
 
 mod processes;
 
-mod transfer;
+pub(super) mod transfer;
 
-mod files;
+pub(super) mod files;
 
 mod watch;
 

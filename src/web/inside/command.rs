@@ -98,7 +98,10 @@ impl Command {
             env: self.env.clone().unwrap_or_default(),
             cwd: Some(directory(held, self.cwd.as_deref())),
             user: self.user.clone(),
-            stdin: self.stdin.as_ref().is_some_and(|s| *s != Stdin::Open(false)),
+            stdin: self
+                .stdin
+                .as_ref()
+                .is_some_and(|s| *s != Stdin::Open(false)),
             timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             background: self.mode == Mode::Background,
         };

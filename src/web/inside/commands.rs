@@ -28,7 +28,7 @@ use crate::web::api::body::Body;
 const WAITING: usize = 8;
 
 /// `POST …/commands`
-pub(super) async fn create(
+pub(in crate::web) async fn create(
     State(app): State<App>,
     patience: Patience,
     running: Running,
@@ -162,21 +162,18 @@ impl Telling {
 
     /// What to say of this event; `offset` is that after it.
     pub(in crate::web) fn of(&mut self, event: ProcessEvent, offset: u64) -> Vec<Said> {
-        let at = |piece| PieceAt { piece, offset };
         match event {
             ProcessEvent::Stdout(bytes) => {
                 let piece = self.stdout.next(&bytes);
-                piece
-                    .map(|piece| Said::Stdout(at(piece)))
-                    .into_iter()
-                    .collect()
+                let offset = self.told(offset);
+                let said = piece.map(|piece| Said::Stdout(PieceAt { piece, offset }));
+                said.into_iter().collect()
             }
             ProcessEvent::Stderr(bytes) => {
                 let piece = self.stderr.next(&bytes);
-                piece
-                    .map(|piece| Said::Stderr(at(piece)))
-                    .into_iter()
-                    .collect()
+                let offset = self.told(offset);
+                let said = piece.map(|piece| Said::Stderr(PieceAt { piece, offset }));
+                said.into_iter().collect()
             }
             ProcessEvent::Gap { from, to } => vec![Said::Gap { from, to }],
             ProcessEvent::Exit(exit) => {
