@@ -542,8 +542,19 @@ async fn no_archive_leads_out_of_its_directory() {
         assert_eq!(names(&home.join("in")), ["old".to_owned()].into(), "{what}");
         assert!(names(&home.join("outside")).is_empty(), "{what}");
     }
-    // Cut short, given up, empty.
-    let whole = archive(&[good(), entry(b'0', "big", "", &[1; 5000])]);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_not_whole_unpacks_nothing() {
+    let (agent, home) = agent_at_home();
+    let link = agent.link().await;
+    std::fs::create_dir(home.join("in")).expect("it may");
+    std::fs::write(home.join("in/old"), "old").expect("it may");
+    let entries = [
+        entry(b'0', "good", "", b"good"),
+        entry(b'0', "big", "", &[1; 5000]),
+    ];
+    let whole = archive(&entries);
     assert_eq!(
         code(tar_up(&link, "in", &whole[..3000])).await,
         "bad_archive"

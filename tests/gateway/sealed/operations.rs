@@ -255,7 +255,7 @@ async fn files_watches_and_archives_inside() {
     link.remove("up", false).await.expect("it may");
     assert_eq!(
         refusal(link.write_file("/etc/x", WriteOptions::default()).await),
-        "read_only"
+        "permission_denied"
     );
 
     link.make_dir("w", false, None).await.expect("it may");
