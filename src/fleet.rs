@@ -147,7 +147,8 @@ impl Fleet {
                 }
             },
         };
-        self.metrics.fleet_started(matches!(origin, Origin::Pool(_)));
+        self.metrics
+            .fleet_started(matches!(origin, Origin::Pool(_)));
         let (identity, ttl) = plan.identity(&template);
         let (held, handle) = Held::new(identity, SystemTime::now() + ttl, State::Starting);
         let (tell, started) = oneshot::channel();
@@ -207,9 +208,10 @@ impl Fleet {
             let permit = self.starts.readmit(owner, ago, Instant::now());
             let (held, handle) = Held::new(note.identity, note.expires_at, State::Starting);
             // What is stopped has nothing but its note, which goes with its place.
-            let origin = match note.stopped {
-                false => Origin::Earlier(slot),
-                true => Origin::Stopped,
+            let origin = if note.stopped {
+                Origin::Stopped
+            } else {
+                Origin::Earlier(slot)
             };
             self.run(&held, handle, permit, None, origin);
         }

@@ -1,4 +1,4 @@
-//! The API's description, by the code itself: OpenAPI 3.1 at `/api/openapi.json`, and to read at `/docs`.
+//! The API's description, by the code itself: `OpenAPI` 3.1 at `/api/openapi.json`, and to read at `/docs`.
 
 use axum::Router;
 use axum::http::header;
@@ -57,28 +57,28 @@ impl Modify for Security {
 pub(in crate::web) enum Refusals {
     /// Something about the request is wrong; `field` says what, if it is one part of it.
     #[response(status = 400, content_type = "application/problem+json")]
-    Bad(#[to_schema] problem::Body),
+    Bad(problem::Body),
     /// A key is needed.
     #[response(status = 401, content_type = "application/problem+json")]
-    NoKey(#[to_schema] problem::Body),
+    NoKey(problem::Body),
     /// The key is not valid, or not for this.
     #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(#[to_schema] problem::Body),
+    Forbidden(problem::Body),
     /// There is no such thing, or it is somebody else's.
     #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(#[to_schema] problem::Body),
+    NotFound(problem::Body),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] problem::Body),
+    TooLarge(problem::Body),
     /// The body is not JSON.
     #[response(status = 415, content_type = "application/problem+json")]
-    NotJson(#[to_schema] problem::Body),
+    NotJson(problem::Body),
     /// Too many: `retryAfter` says when to come back.
     #[response(status = 429, content_type = "application/problem+json")]
-    Limited(#[to_schema] problem::Body),
+    Limited(problem::Body),
     /// Not now: `retryAfter` says when to come back.
     #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(#[to_schema] problem::Body),
+    Unavailable(problem::Body),
 }
 
 /// The description as it is served, and as it lies in docs/openapi.json.

@@ -1,6 +1,7 @@
 //! Sandboxes: made, found, moved in time, stopped, ended.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -13,7 +14,7 @@ use serde_json::Number;
 use utoipa::ToSchema;
 
 use super::super::App;
-use super::super::protocol::timestamp;
+use super::super::protocol::{millis, timestamp};
 use super::auth::{Asking, Mine};
 use super::body::{Body, parse};
 use super::idempotency::{self, Turn};
@@ -160,7 +161,7 @@ impl<'a> SandboxBody<'a> {
             created_at: created,
             end_at: end.clone(),
             expires_at: end,
-            timeout: left.unwrap_or_default().as_millis().div_ceil(1000) as u64,
+            timeout: millis(left.unwrap_or_default()).div_ceil(1000),
             metadata: &held.metadata,
             cwd: &held.cwd,
             cpu_count: cpus.clone(),
@@ -391,7 +392,7 @@ fn escaped(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(byte.into());
         } else {
-            escaped += &format!("%{byte:02X}");
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped
