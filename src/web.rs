@@ -121,7 +121,6 @@ pub fn router(app: App) -> Router {
         .route("/environments", get(sessions::environments))
         .route("/status", get(health::status))
         .layer(from_fn(bounded_body));
-    let api = api::router();
     // Only what is ours and public is compressed: a compressed secret leaks by its length.
     let page = Router::new()
         .route("/", get(index))
@@ -130,9 +129,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(page)
         .merge(sessions.clone())
-        .merge(api.clone())
-        .nest("/api", api.clone())
-        .nest("/api/v1", sessions.merge(api))
+        .nest("/api/v1", sessions)
+        .merge(api::everywhere())
         .route("/ws", any(terminal::start))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))

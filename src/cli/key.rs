@@ -38,10 +38,10 @@ pub(super) struct New {
     /// How long it is valid, as 30days; for ever if absent.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires: Option<Duration>,
-    /// Sandboxes at once, in place of api.sandboxes.
+    /// Sandboxes at once, in place of `api.sandboxes`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sandboxes: Option<u32>,
-    /// Starts in any hour, in place of api.sandboxes_per_hour.
+    /// Starts in any hour, in place of `api.sandboxes_per_hour`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sandboxes_per_hour: Option<u32>,
     #[command(flatten)]

@@ -4,8 +4,8 @@
 //! In reading order: [`running`] is the sandbox that a request names, [`trouble`] what is answered when
 //! the agent refuses, [`patience`] how an answer may take longer than others.
 
-use axum::Router;
 use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
 
@@ -37,8 +37,8 @@ pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
 /// Routes below `/sandboxes/{id}` whose requests are small and come whole.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route("/commands", post(commands::create))
         .route("/code", post(commands::code))
         .route("/processes", get(processes::list))
@@ -60,8 +60,8 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
-pub(super) fn streams() -> Router<App> {
-    Router::new()
+pub(super) fn streams() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route(
             "/files",
             get(files::read).put(files::write).delete(files::remove),

@@ -1,14 +1,15 @@
 //! The dialect of the K2 Sandbox API: what of it has other names than ours.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
 use belljar_link::message::files::WriteOptions;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
 use super::api::body::Body;
@@ -23,8 +24,8 @@ const MAX_CONTENT: u64 = 1 << 20;
 const MAX_ENTRIES: u32 = 10_000;
 
 /// Routes below `/sandboxes/{id}`.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route("/command", post(commands::create))
         .route("/filesystem", post(filesystem))
 }

@@ -204,9 +204,10 @@ async fn sandboxes_outlive_their_gateway() {
     // A visitor's session beside it: each kind of note goes to its own.
     let visitor = gateway.visit().await;
     for hand_over in [true, false] {
-        let namespace: Namespace = match hand_over {
-            true => gateway.hand_over().await,
-            false => gateway.kill().await,
+        let namespace: Namespace = if hand_over {
+            gateway.hand_over().await
+        } else {
+            gateway.kill().await
         };
         gateway = Served::start_in(namespace, &[]).await;
         let (status, after) = ask(&gateway, "GET", &path, &Value::Null).await;
