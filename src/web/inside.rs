@@ -2,7 +2,8 @@
 //! goes over the link to its agent.
 //!
 //! In reading order: [`running`] is the sandbox that a request names, [`trouble`] what is answered when
-//! the agent refuses, [`patience`] how an answer may take longer than others.
+//! the agent refuses, [`patience`] how an answer may take longer than others, [`ports`] a server in
+//! the sandbox.
 
 use axum::Router;
 
@@ -14,6 +15,9 @@ mod running;
 
 mod trouble;
 
+mod ports;
+
+use patience::Patience;
 pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
@@ -24,5 +28,5 @@ pub(super) fn routes() -> Router<App> {
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
 pub(super) fn streams() -> Router<App> {
-    Router::new()
+    Router::new().merge(ports::routes())
 }
