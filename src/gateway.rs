@@ -121,6 +121,7 @@ impl Gateway {
                 sessions,
                 fleet,
                 keys,
+                answers: Arc::default(),
                 limiter,
                 sandboxes,
                 metrics,

@@ -15,10 +15,13 @@ pub mod client_ip;
 
 mod connections;
 
+mod guesses;
+
 mod starts;
 
 pub use client_ip::Client;
 pub use connections::{Connected, Connections};
+pub use guesses::Guesses;
 pub use starts::{Allowance, Permit, Refusal, Starts};
 
 use crate::config::Live;
@@ -28,6 +31,8 @@ use crate::config::Live;
 pub struct Limiter {
     config: Arc<Live>,
     sessions: Arc<Starts>,
+    /// Wrong keys.
+    pub guesses: Guesses,
     commands: ArcSwap<Commands>,
     clock: DefaultClock,
 }
@@ -56,6 +61,7 @@ impl Limiter {
         Self {
             config,
             sessions: Arc::default(),
+            guesses: Guesses::default(),
             commands: ArcSwap::from_pointee(commands),
             clock: DefaultClock::default(),
         }
@@ -99,6 +105,7 @@ impl Limiter {
     /// Forget clients that left no trace within the hour. Call now and then.
     pub fn prune(&self, now: Instant) {
         self.sessions.prune(now);
+        self.guesses.prune();
         let commands = self.commands();
         commands.left.retain_recent();
         commands.left.shrink_to_fit();

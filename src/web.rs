@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
 //! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
-//! queues what is typed, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
+//! queues what is typed, [`api`] is for programs, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
 //! of what belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
 //! what anyone is told who may not.
 
@@ -41,6 +41,8 @@ mod terminal;
 
 mod input;
 
+pub mod api;
+
 mod sessions;
 
 mod shares;
@@ -50,8 +52,6 @@ mod recording;
 mod object;
 
 mod inside;
-
-mod problem;
 
 mod auth;
 
@@ -86,6 +86,8 @@ pub struct App {
     pub fleet: Arc<Fleet>,
     /// Their keys.
     pub keys: Arc<Keys>,
+    /// What was answered to requests that may come again.
+    pub answers: Arc<api::Answers>,
     /// The clients' limits.
     pub limiter: Arc<Limiter>,
     /// The sandboxes.
@@ -113,28 +115,23 @@ pub fn router(app: App) -> Router {
         .route("/sessions/{id}/shares/{share}", delete(shares::revoke))
         .route("/sessions/{id}/recording", get(recording::show))
         .route("/environments", get(sessions::environments))
-        .route("/status", get(health::status));
+        .route("/status", get(health::status))
+        .layer(from_fn(bounded_body));
+    let api = api::router();
     // Only what is ours and public is compressed: a compressed secret leaks by its length.
     let page = Router::new()
         .route("/", get(assets::index))
         .route("/assets/{*path}", get(assets::asset))
         .layer(CompressionLayer::new());
-    let inside = Router::new().nest("/sandboxes/{id}", inside::routes());
-    // What goes into a file or a server comes as it comes, and is bounded where it goes.
-    let streams = Router::new().nest("/sandboxes/{id}", inside::streams());
     Router::new()
         .merge(page)
         .merge(sessions.clone())
-        .merge(inside.clone())
-        .nest("/api", inside.clone())
-        .nest("/api/v1", sessions.merge(inside))
+        .merge(api.clone())
+        .nest("/api", api.clone())
+        .nest("/api/v1", sessions.merge(api))
         .route("/ws", any(terminal::start))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
-        .layer(from_fn(bounded_body))
-        .merge(streams.clone())
-        .nest("/api", streams.clone())
-        .nest("/api/v1", streams)
         .layer(map_response(error::in_our_form))
         .layer(cors(app.config.clone()))
         .layer(always(
@@ -181,7 +178,13 @@ fn cors(config: Arc<Live>) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("x-api-key"),
+        ])
+        .expose_headers([header::LINK, header::RETRY_AFTER])
         .max_age(Duration::from_secs(600))
 }

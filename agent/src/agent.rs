@@ -1,12 +1,18 @@
 //! The sandbox's state, and how the gateway's requests act on it.
+//!
+//! Here are the link itself and its terminals; [`process`] answers about programs without a terminal.
+
+mod process;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use belljar_link::frame::{Frame, FrameError};
+use belljar_link::message::files::Page;
 use belljar_link::message::{
     Alive, Attach, Attached, ControlCommand, InputReady, MAX_TERMINALS, OpenTerminal, Refusal,
     Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, UNSUPPORTED, VERSION, Welcome,
@@ -17,15 +23,21 @@ use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
+use crate::hands::Hands;
 use crate::history::Read;
 use crate::inspect::inspect;
 use crate::life::Life;
+use crate::poller::Poller;
+use crate::process::Processes;
 use crate::reaper::Reaper;
 use crate::terminal::Terminal;
 use crate::{Event, tasks, wire};
 
 /// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
 const CHUNK: usize = 32 * 1024;
+
+/// Most bytes of a list in one message, roughly. One item more still fits into a frame.
+const PAGE: usize = 64 * 1024;
 
 /// Pings of one attach that may wait for their turn. A gateway sends one every few seconds.
 const MAX_PINGS: usize = 16;
@@ -34,22 +46,36 @@ const MAX_PINGS: usize = 16;
 pub(crate) struct Agent {
     sandbox: String,
     pub(crate) life: Life,
-    pub(crate) reaper: Reaper,
+    pub(crate) reaper: Arc<Reaper>,
+    pub(crate) poller: Arc<Poller>,
+    hands: Arc<Hands>,
+    processes: Arc<Processes>,
     terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
     next_terminal: AtomicU32,
     events: mpsc::SyncSender<Event>,
 }
 
 impl Agent {
-    pub(crate) fn new(sandbox: String, life: Life, events: mpsc::SyncSender<Event>) -> Self {
-        Self {
+    pub(crate) fn new(
+        sandbox: String,
+        life: Life,
+        events: mpsc::SyncSender<Event>,
+    ) -> io::Result<Self> {
+        let reaper = Arc::new(Reaper::default());
+        let poller = Poller::new()?;
+        let hands = Arc::new(Hands::default());
+        let processes = Processes::new(reaper.clone(), poller.clone(), hands.clone());
+        Ok(Self {
             sandbox,
             life,
-            reaper: Reaper::default(),
+            reaper,
+            poller,
+            hands,
+            processes: Arc::new(processes),
             terminals: Mutex::default(),
             next_terminal: AtomicU32::new(1),
             events,
-        }
+        })
     }
 
     fn terminals(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Terminal>>> {
@@ -107,6 +133,24 @@ impl Agent {
             }
             Request::Attach(attach) => self.attach(attach, stream).await,
             Request::Input { terminal } => self.input(terminal, stream).await,
+            Request::StartProcess(start) => {
+                let started = self.start_process(start).await;
+                reply(&mut stream, started).await
+            }
+            Request::Exec(start) => self.exec(start, stream).await,
+            Request::Processes => pages(&mut stream, self.processes.infos(), false).await,
+            Request::Process { process } => {
+                let info = self.processes.get(process).map(|process| process.info());
+                reply(&mut stream, info).await
+            }
+            Request::SignalProcess { process, signal } => {
+                let signalled = self.signal_process(process, signal);
+                reply(&mut stream, signalled).await
+            }
+            Request::FollowProcess { process, from } => {
+                self.follow_process(process, from, stream).await
+            }
+            Request::ProcessInput { process } => self.process_input(process, stream).await,
             _ => {
                 let refusal = Refusal::new(UNSUPPORTED, "this agent does not do that");
                 reply::<()>(&mut stream, Err(refusal)).await
@@ -303,6 +347,37 @@ struct Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.terminal.release(self.number, self.hold);
+    }
+}
+
+/// Answer with a list, in parts that fit into a message.
+async fn pages<T: Serialize>(
+    stream: &mut FrameStream,
+    items: Vec<T>,
+    truncated: bool,
+) -> Result<(), FrameError> {
+    let mut items = items.into_iter().peekable();
+    loop {
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = items.peek() {
+            // Encoded twice, which is cheaper than to know how long JSON makes a name.
+            bytes += Frame::message(item)?.len();
+            if bytes > PAGE && !page.is_empty() {
+                break;
+            }
+            page.extend(items.next());
+        }
+        let more = items.peek().is_some();
+        let page = Page {
+            items: page,
+            more,
+            truncated,
+        };
+        reply(stream, Ok(page)).await?;
+        if !more {
+            return Ok(());
+        }
     }
 }
 

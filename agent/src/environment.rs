@@ -1,7 +1,7 @@
 //! What a program expects to find, in images that promise nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use belljar_link::message::AGENT_THREADS;
 use rustix::fs::{Mode, OFlags};
@@ -45,6 +45,21 @@ pub(crate) fn prepare() {
     let own = rustix::process::getpid();
     let _ = rustix::process::set_child_subreaper(Some(own));
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// The home directory, or `/` if that is none.
+pub(crate) fn home() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = home.filter(|home| home.is_absolute() && home.is_dir());
+    home.unwrap_or_else(|| "/".into())
+}
+
+/// Whether this is the name or the number of the user that everything here runs as.
+pub(crate) fn is_own_user(user: &str) -> bool {
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = account(&passwd, uid).unwrap_or_default().name;
+    user == uid.to_string() || (!name.is_empty() && user == name)
 }
 
 /// How many processes the programs may have; `None` is without limit.

@@ -4,10 +4,11 @@
 //! if no gateway is left. It is one static binary and runs in any image as any user.
 //!
 //! In reading order: [`agent`] answers the gateway's requests, [`terminal`] is a program on a
-//! [`pty`] with its [`history`] and [`flow`] control, [`reaper`] waits for processes, [`life`]
-//! decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
+//! [`pty`] with its [`history`] and [`flow`] control, [`process`] one without a terminal, [`files`] is
+//! the sandbox's files, [`reaper`] waits for processes, [`life`] decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
 //! looks around for `belljar doctor`. Everything that waits is a thread that blocks; [`tasks`] says
-//! why, and runs what a link does.
+//! why, and runs what a link does. [`poller`] is the thread that waits for what is many, [`hands`]
+//! are those that do what is slow.
 
 mod agent;
 
@@ -21,6 +22,10 @@ mod history;
 
 mod flow;
 
+mod process;
+
+mod files;
+
 mod reaper;
 
 mod life;
@@ -30,6 +35,10 @@ mod dial;
 mod wire;
 
 mod tasks;
+
+mod poller;
+
+mod hands;
 
 mod inspect;
 
@@ -133,7 +142,7 @@ enum Event {
 fn run(arguments: Arguments) -> std::io::Result<&'static str> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     let life = Life::new(arguments.deadline, arguments.unlinked);
-    let agent = Arc::new(Agent::new(arguments.sandbox, life, events.clone()));
+    let agent = Arc::new(Agent::new(arguments.sandbox, life, events.clone())?);
 
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
     let signalled = events.clone();
@@ -156,6 +165,8 @@ fn run(arguments: Arguments) -> std::io::Result<&'static str> {
     })?;
     let reaping = agent.clone();
     tasks::thread("reaper", move || reaping.reaper.run())?;
+    let polling = agent.poller.clone();
+    tasks::thread("poller", move || polling.run())?;
     let linking = agent.clone();
     // Where it ends there is no other way to be found, and the wait for a gateway runs out.
     tasks::thread("link", move || dial::links(&linking, arguments.socket))?;

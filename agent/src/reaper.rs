@@ -35,10 +35,10 @@ impl Reaper {
 
     /// Start a process, and have its end told. Nothing is told while it starts, however soon it
     /// ends.
-    pub(crate) fn spawn<T>(
+    pub(crate) fn spawn<T, E>(
         &self,
-        start: impl FnOnce() -> Result<(T, Pid, Ended), String>,
-    ) -> Result<T, String> {
+        start: impl FnOnce() -> Result<(T, Pid, Ended), E>,
+    ) -> Result<T, E> {
         let mut state = self.lock();
         let (started, pid, ended) = start()?;
         state.waiting.insert(pid, ended);

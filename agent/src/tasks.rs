@@ -17,6 +17,19 @@ use async_task::Runnable;
 thread_local! {
     /// Tasks that this thread has woken.
     static READY: RefCell<VecDeque<Runnable>> = const { RefCell::new(VecDeque::new()) };
+    /// What its tasks read into, one after the other.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lend this thread's buffer for a moment: at least `size` bytes, of any content. So a hundred tasks
+/// that wait have none.
+pub(crate) fn with_buffer<T>(size: usize, body: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        body(buffer)
+    })
 }
 
 /// Make a task of this; it runs with the next [`run`] of this thread, and later on others'.

@@ -45,6 +45,18 @@ impl Frame {
         Ok(Self::Message(json.into()))
     }
 
+    /// Bytes of its payload.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Data(payload) | Self::Message(payload) => payload.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Parse a message frame; a data frame is an error.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         match self {

@@ -8,6 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Limits, SECOND, outside};
 
+/// Languages that every template has, as far as its image has their interpreters.
+const LANGUAGES: [(&[&str], &[&str]); 4] = [
+    (&["python", "python3", "py"], &["python3", "-c"]),
+    (&["node", "javascript", "js"], &["node", "-e"]),
+    (&["bash"], &["bash", "-c"]),
+    (&["sh", "shell"], &["/bin/sh", "-c"]),
+];
+
 /// A recipe for sandboxes.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
@@ -26,6 +34,9 @@ pub struct Template {
     pub env: BTreeMap<String, String>,
     /// Shell lines run before the visitor's shell, in order.
     pub init: Vec<String>,
+    /// Commands that run code given to them as the last argument, by language, beside `python`,
+    /// `node`, `bash` and `sh`.
+    pub languages: BTreeMap<String, Vec<String>>,
     /// Sandboxes started ahead, so that a visitor is at the prompt at once. Each takes a place and
     /// idles at 2 to 3 % of a CPU.
     pub pool: usize,
@@ -61,6 +72,7 @@ impl Default for Template {
             home: "/home/sandbox".into(),
             env: BTreeMap::new(),
             init: Vec::new(),
+            languages: BTreeMap::new(),
             pool: 0,
             recording: false,
             memory: ByteSize::mib(128),
@@ -112,6 +124,11 @@ impl Template {
         };
         check("image", !self.image.is_empty(), "must not be empty");
         check("command", !self.command.is_empty(), "must not be empty");
+        check(
+            "languages",
+            self.languages.values().all(|command| !command.is_empty()),
+            "must not have an empty command",
+        );
         let ids = self.user.split_once(':');
         let id = |text: &str| text.parse::<u32>().is_ok_and(|id| id != 0);
         check(
@@ -158,6 +175,26 @@ impl Template {
             );
         }
         wrong
+    }
+
+    /// The command that runs code in this language, which is its last argument.
+    pub fn language(&self, name: &str) -> Option<Vec<String>> {
+        let own = self.languages.get(name).cloned();
+        own.or_else(|| {
+            let (_, command) = LANGUAGES.iter().find(|(names, _)| names.contains(&name))?;
+            Some(command.iter().map(|part| (*part).to_owned()).collect())
+        })
+    }
+
+    /// The languages there are.
+    pub fn languages(&self) -> Vec<&str> {
+        let own = self.languages.keys().map(String::as_str);
+        let mut all: Vec<&str> = own
+            .chain(LANGUAGES.iter().map(|(names, _)| names[0]))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Numeric user and group. [`super::Config::load`] has checked the form.

@@ -66,7 +66,7 @@ pub(super) fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Fault> 
 }
 
 /// Without a seal, a page must not reach a shell by a name of its own that it lets point here.
-fn is_this_machine(host: &str) -> bool {
+pub(super) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())

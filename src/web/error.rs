@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::problem::PROBLEM_JSON;
+use super::api::problem::PROBLEM;
 use super::protocol::{Fault, FaultCode, farewell, millis};
 use crate::limit::Refusal;
 use crate::sandbox::AtCapacity;
@@ -29,7 +29,7 @@ struct Body<'a> {
     retry_after_ms: Option<u64>,
 }
 
-fn status(code: FaultCode) -> StatusCode {
+pub(super) fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::BadRequest
         | FaultCode::NoSuchTemplate
@@ -104,7 +104,9 @@ const MAX_REASON: usize = 256;
 pub(super) async fn in_our_form(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
-    let ours = kind.is_some_and(|kind| kind == "application/json" || kind == PROBLEM_JSON)
+    let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
+    let ours = kind == b"application/json"
+        || kind == PROBLEM.as_bytes()
         || response.extensions().get::<Foreign>().is_some();
     if ours || !(status.is_client_error() || status.is_server_error()) {
         return response;
@@ -142,7 +144,7 @@ pub(super) async fn in_our_form(response: Response) -> Response {
 
 /// What a visitor is told to wait when there is no place, nor one in line. Nobody knows when there
 /// will be one.
-const CAPACITY_RETRY: Duration = Duration::from_secs(15);
+pub(super) const CAPACITY_RETRY: Duration = Duration::from_secs(15);
 
 /// What a visitor is told of a session that could not be created.
 pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {

@@ -6,6 +6,7 @@
 //! the sandbox.
 
 use axum::Router;
+use axum::routing::{get, post};
 
 use super::App;
 
@@ -15,18 +16,59 @@ mod running;
 
 mod trouble;
 
+mod command;
+
+mod commands;
+
+mod text;
+
+mod outcome;
+
+mod processes;
+
+mod transfer;
+
+mod files;
+
+mod watch;
+
+mod stats;
+
 mod ports;
 
-use patience::Patience;
 pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
 /// Routes below `/sandboxes/{id}` whose requests are small and come whole.
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .route("/commands", post(commands::create))
+        .route("/code", post(commands::code))
+        .route("/processes", get(processes::list))
+        .route(
+            "/processes/{process}",
+            get(processes::show).delete(processes::end),
+        )
+        .route("/processes/{process}/output", get(processes::output))
+        .route("/processes/{process}/signal", post(processes::signal))
+        .route("/processes/{process}/stdin", post(processes::stdin))
+        .route("/logs", get(processes::logs))
+        .route("/stats", get(stats::show))
+        .route("/files/list", get(files::list))
+        .route("/files/glob", get(files::glob))
+        .route("/files/stat", get(files::stat))
+        .route("/files/mkdir", post(files::make_dir))
+        .route("/files/move", post(files::rename))
+        .route("/files/watch", get(watch::watch))
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
 pub(super) fn streams() -> Router<App> {
-    Router::new().merge(ports::routes())
+    Router::new()
+        .route(
+            "/files",
+            get(files::read).put(files::write).delete(files::remove),
+        )
+        .route("/files/archive", get(files::pack).put(files::unpack))
+        .merge(ports::routes())
 }

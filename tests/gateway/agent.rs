@@ -28,6 +28,8 @@ use crate::harness::{PATIENCE, agent};
 
 mod terminals;
 
+mod processes;
+
 mod protocol;
 
 mod life;

@@ -20,11 +20,11 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::{Patience, Running, Trouble};
+use super::patience::Patience;
+use super::{Running, Trouble};
 use crate::web::App;
-use crate::web::auth::check_origin;
+use crate::web::api::problem::Problem;
 use crate::web::error::Foreign;
-use crate::web::problem::Problem;
 
 mod body;
 
@@ -110,7 +110,6 @@ async fn ask(
     patience: Patience,
     mut request: Request,
 ) -> Result<Response, Response> {
-    check_origin(request.headers(), app).map_err(IntoResponse::into_response)?;
     let target = Target::of(address.path()).map_err(IntoResponse::into_response)?;
     let (query, secret) = headers::without_credentials(address.query());
     if secret && headers::navigates(request.headers()) {

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use belljar_link::client::LinkError;
 use belljar_link::message::{Refusal, UNSUPPORTED, code};
 
-use crate::fleet::{NotRunning, State};
-use crate::web::problem::Problem;
+use crate::fleet::NotRunning;
+use crate::web::api::problem::Problem;
 
 /// Longest cause that is passed on, bytes. The agent lives with the program, which may write it.
 const MAX_CAUSE: usize = 512;
@@ -16,14 +16,14 @@ const MAX_CAUSE: usize = 512;
 /// What did not work.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::web) enum Trouble {
-    /// There is no such sandbox, or it is somebody else's.
-    #[error("There is no such sandbox.")]
-    NoSandbox,
+    /// There is no such sandbox for whoever asks.
+    #[error("refused")]
+    Asking(Problem),
     /// It does not run.
     #[error(transparent)]
     NotRunning(NotRunning),
     /// A field of the request is not valid.
-    #[error("{field}: {message}.")]
+    #[error("{field}: {message}")]
     Bad {
         /// Which.
         field: &'static str,
@@ -31,10 +31,10 @@ pub(in crate::web) enum Trouble {
         message: String,
     },
     /// The request's body did not come in time, or broke off.
-    #[error("The body did not come whole.")]
+    #[error("the body did not come whole")]
     BrokenBody,
     /// The request's body is too large.
-    #[error("The body is larger than {0} bytes.")]
+    #[error("the body is larger than {0} bytes")]
     TooLarge(u64),
     /// The agent did not do it.
     #[error(transparent)]
@@ -51,14 +51,19 @@ impl Trouble {
     /// As an answer.
     pub(in crate::web) fn problem(&self) -> Problem {
         match self {
-            Self::NoSandbox => Problem::new(StatusCode::NOT_FOUND, "no_such_sandbox", self),
-            Self::NotRunning(NotRunning(State::Ended(_))) => {
-                Problem::new(StatusCode::NOT_FOUND, "sandbox_ended", self)
-            }
-            Self::NotRunning(_) => Problem::new(StatusCode::CONFLICT, "sandbox_not_running", self),
-            Self::Bad { .. } => Problem::new(StatusCode::BAD_REQUEST, "bad_request", self),
-            Self::BrokenBody => Problem::new(StatusCode::REQUEST_TIMEOUT, "broken_body", self),
-            Self::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", self),
+            Self::Asking(problem) => problem.clone(),
+            Self::NotRunning(not) => Problem::from(*not),
+            Self::Bad { field, message } => Problem::bad_field(field, message),
+            Self::BrokenBody => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "broken_body",
+                "The body did not come whole.",
+            ),
+            Self::TooLarge(most) => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                code::TOO_LARGE,
+                format!("The body is larger than {most} bytes."),
+            ),
             Self::Link(LinkError::Refused(refusal)) => of_refusal(refusal),
             Self::Link(error) => of_link(error),
         }
@@ -115,7 +120,7 @@ fn of_link(error: &LinkError) -> Problem {
     match error {
         LinkError::Closed | LinkError::Frame(_) => Problem::new(
             StatusCode::CONFLICT,
-            "sandbox_not_running",
+            "not_running",
             "The sandbox ended meanwhile.",
         ),
         LinkError::Deadline => Problem::new(

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::web::App;
+use crate::web::inside::outcome::hand_over;
 use crate::web::inside::patience::Holding;
 use crate::web::protocol::millis;
-use crate::web::websocket::SEND_DEADLINE;
 
 /// How long a client may pause within its request's body.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -161,8 +161,7 @@ async fn pump(mut body: Incoming, send: mpsc::Sender<Piece>) {
             Ok(Some(Err(_))) | Err(_) => return,
         };
         let end = matches!(piece, Piece::End);
-        let sent = timeout(SEND_DEADLINE, send.send(piece)).await;
-        if end || !matches!(sent, Ok(Ok(()))) {
+        if !hand_over(&send, piece).await || end {
             return;
         }
     }

@@ -1,0 +1,3 @@
+//! The files of the sandbox.
+
+pub(crate) mod path;

@@ -1,0 +1,276 @@
+//! Commands of a program: waited for, streamed, or left in the background.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
+use bytes::Bytes;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::command::{Command, Line, Mode};
+use super::outcome::{self, Exit, hand_over};
+use super::patience::{Holding, Patience};
+use super::text::{Piece, Pieces};
+use super::{Running, Trouble};
+use crate::web::App;
+use crate::web::api::body::Body;
+
+/// Events of a stream that may wait for their reader: with what the agent may be ahead, at most 2 MiB
+/// for each stream.
+const WAITING: usize = 8;
+
+/// `POST …/commands`
+pub(super) async fn create(
+    State(app): State<App>,
+    patience: Patience,
+    running: Running,
+    Body(command): Body<Command>,
+) -> Result<Response, Trouble> {
+    run(&app, &patience, &running, command).await
+}
+
+/// Run a command as it wants to be.
+pub(in crate::web) async fn run(
+    app: &App,
+    patience: &Patience,
+    running: &Running,
+    mut command: Command,
+) -> Result<Response, Trouble> {
+    let start = command.start(&running.held)?;
+    let stdin = command.stdin.take();
+    if command.mode == Mode::Background {
+        let process = running.link.start_process(start).await?;
+        if let Some(text) = stdin {
+            let input = running.link.process_input(process).await?;
+            app.tasks.spawn(feed(Some((input, text))));
+        }
+        let body = json!({"process": process, "processID": process, "process_id": process});
+        return Ok((StatusCode::ACCEPTED, Json(body)).into_response());
+    }
+    let holding = patience.hold();
+    let (process, output, input) = running.link.exec(start).await?;
+    let input = input.zip(stdin);
+    if command.mode == Mode::Stream {
+        let (events, reader) = mpsc::channel(WAITING);
+        app.tasks
+            .spawn(stream(process, output, input, events, holding));
+        return Ok(sse(reader).into_response());
+    }
+    let outcome = outcome::wait(output, input).await?;
+    Ok(Json(outcome).into_response())
+}
+
+/// Write a command's input and close it. A command that ends without having read it is no error.
+async fn feed(input: Option<(ProcessInput, String)>) {
+    if let Some((mut input, text)) = input
+        && input.write(Bytes::from(text)).await.is_ok()
+    {
+        let _ = input.close().await;
+    }
+}
+
+/// What is said on the way.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(in crate::web) enum Said {
+    /// It has been started.
+    Start {
+        /// Its number.
+        process: u32,
+    },
+    /// A piece of its standard output.
+    Stdout(PieceAt),
+    /// A piece of its standard error.
+    Stderr(PieceAt),
+    /// So much output is lost.
+    Gap {
+        /// First missing offset, bytes.
+        from: u64,
+        /// Offset the output goes on with.
+        to: u64,
+    },
+    /// It ended. The last.
+    Exit(Exit),
+    /// It cannot be told how it ended. The last.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A piece of output, and where it ends.
+#[derive(Debug, Serialize)]
+pub(in crate::web) struct PieceAt {
+    #[serde(flatten)]
+    piece: Piece,
+    /// Offset after it, bytes of both streams: where a reader goes on.
+    offset: u64,
+}
+
+impl PieceAt {
+    /// The output, if it is text.
+    pub(super) fn text(&self) -> &str {
+        match &self.piece {
+            Piece::Data(text) => text,
+            Piece::DataBase64(_) => "",
+        }
+    }
+}
+
+impl Said {
+    fn event(&self) -> Event {
+        let name = match self {
+            Self::Start { .. } => "start",
+            Self::Stdout(_) => "stdout",
+            Self::Stderr(_) => "stderr",
+            Self::Gap { .. } => "gap",
+            Self::Exit(_) => "exit",
+            Self::Error { .. } => "error",
+        };
+        let data = serde_json::to_string(self).expect("text and numbers");
+        Event::default().event(name).data(data)
+    }
+}
+
+/// Makes what is said of what comes out of a process.
+#[derive(Debug, Default)]
+pub(in crate::web) struct Telling {
+    stdout: Pieces,
+    stderr: Pieces,
+}
+
+impl Telling {
+    /// What to say of this event; `offset` is that after it.
+    pub(in crate::web) fn of(&mut self, event: ProcessEvent, offset: u64) -> Vec<Said> {
+        let at = |piece| PieceAt { piece, offset };
+        match event {
+            ProcessEvent::Stdout(bytes) => {
+                let piece = self.stdout.next(&bytes);
+                piece
+                    .map(|piece| Said::Stdout(at(piece)))
+                    .into_iter()
+                    .collect()
+            }
+            ProcessEvent::Stderr(bytes) => {
+                let piece = self.stderr.next(&bytes);
+                piece
+                    .map(|piece| Said::Stderr(at(piece)))
+                    .into_iter()
+                    .collect()
+            }
+            ProcessEvent::Gap { from, to } => vec![Said::Gap { from, to }],
+            ProcessEvent::Exit(exit) => {
+                let stdout = self.stdout.rest().map(|piece| Said::Stdout(at(piece)));
+                let stderr = self.stderr.rest().map(|piece| Said::Stderr(at(piece)));
+                let exit = Said::Exit(Exit::from(&exit));
+                stdout.into_iter().chain(stderr).chain([exit]).collect()
+            }
+        }
+    }
+}
+
+/// Tell a reader everything, to the end. A reader that goes, or does not read, ends a foreground
+/// process by the drop of its output.
+pub(super) async fn stream(
+    process: u32,
+    mut output: ProcessOutput,
+    input: Option<(ProcessInput, String)>,
+    events: mpsc::Sender<Said>,
+    _holding: Holding,
+) {
+    let tell = async {
+        if !hand_over(&events, Said::Start { process }).await {
+            return;
+        }
+        let mut telling = Telling::default();
+        while let Some(event) = output.next().await {
+            let said = match event {
+                Ok(event) => telling.of(event, output.offset()),
+                Err(error) => vec![broken(&error.to_string())],
+            };
+            for said in said {
+                let last = matches!(said, Said::Exit(_) | Said::Error { .. });
+                if !hand_over(&events, said).await || last {
+                    return;
+                }
+            }
+        }
+        hand_over(&events, broken("the sandbox ended meanwhile")).await;
+    };
+    // Whichever ends, the input ends with the output.
+    tokio::select! {
+        () = tell => {}
+        () = async {
+            feed(input).await;
+            events.closed().await;
+        } => {}
+    }
+}
+
+fn broken(message: &str) -> Said {
+    Said::Error {
+        message: message.to_owned(),
+    }
+}
+
+/// What is said, as server-sent events.
+pub(super) fn sse(
+    reader: mpsc::Receiver<Said>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let events = futures::stream::unfold(reader, |mut reader| async move {
+        let said = reader.recv().await?;
+        Some((Ok(said.event()), reader))
+    });
+    // Every 15 s, so that proxies between do not take the silence for the end.
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// A request to run code.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::web) struct Code {
+    /// The text.
+    code: Option<String>,
+    /// What it is written in; python if absent.
+    language: Option<String>,
+    /// How it is run.
+    #[serde(flatten)]
+    command: Command,
+}
+
+/// `POST …/code`
+pub(super) async fn code(
+    State(app): State<App>,
+    patience: Patience,
+    running: Running,
+    Body(code): Body<Code>,
+) -> Result<Response, Trouble> {
+    let text = code
+        .code
+        .ok_or_else(|| Trouble::bad("code", "must be given"))?;
+    let language = code.language.as_deref().unwrap_or("python");
+    let config = app.config.get();
+    let template = config.template(&running.held.recipe.template);
+    let mut argv = template
+        .and_then(|template| template.language(language))
+        .ok_or_else(|| {
+            let known = template
+                .map(|t| t.languages().join(", "))
+                .unwrap_or_default();
+            Trouble::bad("language", format!("must be one of: {known}"))
+        })?;
+    argv.push(text);
+    let command = Command {
+        command: Some(Line::Program(argv)),
+        args: Vec::new(),
+        ..code.command
+    };
+    run(&app, &patience, &running, command).await
+}

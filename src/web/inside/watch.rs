@@ -1,0 +1,86 @@
+//! Changes of files, as they happen.
+
+use std::convert::Infallible;
+
+use axum::extract::{Query, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use belljar_link::message::files::WatchEvent;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::command::directory;
+use super::outcome::hand_over;
+use super::patience::Patience;
+use super::{Running, Trouble};
+use crate::web::App;
+
+/// Changes that may wait for their reader. The agent has a bound of its own, and says when it is over.
+const WAITING: usize = 64;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct WatchQuery {
+    path: Option<String>,
+    #[serde(default)]
+    recursive: bool,
+}
+
+/// `GET …/files/watch?path=`: server-sent events, until the reader or the sandbox goes.
+pub(super) async fn watch(
+    State(app): State<App>,
+    patience: Patience,
+    running: Running,
+    Query(query): Query<WatchQuery>,
+) -> Result<Response, Trouble> {
+    let path = directory(&running.held, query.path.as_deref());
+    let mut watch = running.link.watch(&path, query.recursive).await?;
+    let (changes, reader) = mpsc::channel(WAITING);
+    let holding = patience.hold();
+    app.tasks.spawn(async move {
+        let _holding = holding;
+        if !hand_over(&changes, Event::default().event("ready").data("{}")).await {
+            return;
+        }
+        loop {
+            let change = tokio::select! {
+                change = watch.next() => change,
+                () = changes.closed() => return,
+            };
+            let Some(Ok(change)) = change else { return };
+            if !hand_over(&changes, event(change)).await {
+                return;
+            }
+        }
+    });
+    let events = futures::stream::unfold(reader, |mut reader| async move {
+        Some((Ok::<_, Infallible>(reader.recv().await?), reader))
+    });
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response())
+}
+
+fn event(change: WatchEvent) -> Event {
+    let (name, data) = match change {
+        WatchEvent::Created { path, directory } => {
+            ("created", json!({"path": path, "isDir": directory}))
+        }
+        WatchEvent::Modified { path, directory } => {
+            ("modified", json!({"path": path, "isDir": directory}))
+        }
+        WatchEvent::Removed { path, directory } => {
+            ("removed", json!({"path": path, "isDir": directory}))
+        }
+        WatchEvent::Renamed {
+            from,
+            path,
+            directory,
+        } => (
+            "renamed",
+            json!({"from": from, "path": path, "isDir": directory}),
+        ),
+        WatchEvent::Overflow => ("overflow", json!({})),
+    };
+    Event::default().event(name).data(data.to_string())
+}
