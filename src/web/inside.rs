@@ -2,11 +2,11 @@
 //! goes over the link to its agent.
 //!
 //! In reading order: [`running`] is the sandbox that a request names, [`trouble`] what is answered when
-//! the agent refuses, [`patience`] how an answer may take longer than others, [`ports`] a server in
-//! the sandbox.
+//! the agent refuses, [`patience`] how an answer may take longer than others, [`pty`] is
+//! terminals, [`commands_ws`] a command on a WebSocket, [`ports`] a server in the sandbox.
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use super::App;
 
@@ -36,6 +36,10 @@ mod stats;
 
 mod ports;
 
+pub(super) mod pty;
+
+mod commands_ws;
+
 pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
@@ -60,6 +64,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/files/mkdir", post(files::make_dir))
         .route("/files/move", post(files::rename))
         .route("/files/watch", get(watch::watch))
+        .route("/commands/ws", any(commands_ws::start))
+        .merge(pty::routes())
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
