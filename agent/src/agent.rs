@@ -15,8 +15,8 @@ use belljar_link::frame::{Frame, FrameError};
 use belljar_link::message::files::Page;
 use belljar_link::message::{
     Alive, Attach, Attached, ControlCommand, Done, InputReady, MAX_TERMINALS, OpenTerminal,
-    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, UNSUPPORTED, VERSION,
-    Welcome,
+    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo, TerminalOpened,
+    UNSUPPORTED, VERSION, Welcome,
 };
 use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
 use futures::{SinkExt, StreamExt};
@@ -143,6 +143,10 @@ impl Agent {
             }
             Request::Attach(attach) => self.attach(attach, stream).await,
             Request::Input { terminal } => self.input(terminal, stream).await,
+            Request::Terminals => {
+                let infos = self.infos();
+                pages(&mut stream, infos, false).await
+            }
             Request::StartProcess(start) => {
                 let started = self.start_process(start).await;
                 reply(&mut stream, started).await
@@ -178,16 +182,12 @@ impl Agent {
 
     async fn control(&self, mut stream: FrameStream) -> Result<(), FrameError> {
         self.life.set_linked(true);
-        let terminals = {
-            let terminals = self.terminals();
-            terminals.iter().map(|(id, t)| t.info(*id)).collect()
-        };
         let welcome = Welcome {
             version: VERSION,
             agent: env!("CARGO_PKG_VERSION").into(),
             sandbox: self.sandbox.clone(),
             deadline_ms: u64::try_from(self.life.remaining().as_millis()).unwrap_or(u64::MAX),
-            terminals,
+            terminals: self.infos(),
         };
         reply(&mut stream, Ok(welcome)).await?;
         while let Some(frame) = stream.next().await {
@@ -205,6 +205,11 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    fn infos(&self) -> Vec<TerminalInfo> {
+        let terminals = self.terminals();
+        terminals.iter().map(|(id, t)| t.info(*id)).collect()
     }
 
     fn terminal(&self, id: u32) -> Reply<Arc<Terminal>> {

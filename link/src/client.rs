@@ -21,8 +21,9 @@ use tokio::time::timeout;
 use crate::frame::{Frame, FrameError};
 use crate::message::files::Page;
 use crate::message::{
-    Alive, Attach, Attached, ControlCommand, Done, Hello, InputReady, Inspection, OpenTerminal,
-    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalOpened, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, Done, Hello, InputReady, Inspection, MAX_TERMINALS,
+    OpenTerminal, Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo,
+    TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
 
@@ -168,6 +169,12 @@ impl Link {
             mux: self.mux.clone(),
             terminal,
         }
+    }
+
+    /// Every terminal that there is, ended ones too as long as they are known.
+    pub async fn terminals(&self) -> Result<Vec<TerminalInfo>, LinkError> {
+        let (terminals, _) = call_pages(&self.mux, &Request::Terminals, MAX_TERMINALS).await?;
+        Ok(terminals)
     }
 
     /// Hang up a terminal: its program is killed, and the terminal forgotten.

@@ -69,6 +69,8 @@ pub enum Request {
         /// The terminal.
         terminal: u32,
     },
+    /// Answered by [`files::Page`]s of [`TerminalInfo`].
+    Terminals,
     /// Start a background process. Answered by [`process::ProcessStarted`].
     StartProcess(StartProcess),
     /// Start a process and follow it from its first byte on. Answered by

@@ -2,9 +2,10 @@
 //! goes over the link to its agent.
 //!
 //! In reading order: [`running`] is the sandbox that a request names, [`trouble`] what is answered when
-//! the agent refuses, [`patience`] how an answer may take longer than others.
+//! the agent refuses, [`patience`] how an answer may take longer than others, [`pty`] is
+//! terminals, [`commands_ws`] a command on a WebSocket, [`ports`] a server in the sandbox.
 
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
@@ -33,6 +34,12 @@ mod watch;
 
 mod stats;
 
+mod ports;
+
+pub(super) mod pty;
+
+mod commands_ws;
+
 pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
@@ -57,6 +64,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .route("/files/mkdir", post(files::make_dir))
         .route("/files/move", post(files::rename))
         .route("/files/watch", get(watch::watch))
+        .route("/commands/ws", any(commands_ws::start))
+        .merge(pty::routes())
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
@@ -67,4 +76,5 @@ pub(super) fn streams() -> OpenApiRouter<App> {
             get(files::read).put(files::write).delete(files::remove),
         )
         .route("/files/archive", get(files::pack).put(files::unpack))
+        .merge(ports::routes())
 }

@@ -15,17 +15,17 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite;
 
 use super::App;
 use super::auth::{self, Key};
 use super::error::{of_attach, of_ending, of_seat};
 use super::input::InputQueue;
 use super::protocol::{
-    self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, MAX_MESSAGE, Notice,
-    Ready, ServerMessage, v1,
+    self, AttachMessage, CLOSE_TAKEN_OVER, ClientMessage, Fault, FaultCode, Notice, Ready,
+    ServerMessage, v1,
 };
 use super::toolkata;
+use super::websocket::{self, CLOSE_DEADLINE, SEND_DEADLINE};
 use crate::session::{
     AttachError, AttachRequest, EndReason, Ending, Recorded, Session, Viewer, Waiting,
 };
@@ -48,17 +48,11 @@ use reader::Reader;
 use shower::Shower;
 pub(super) use upgrade::{attach, start};
 
-/// How long a visitor may take to read what was sent before the connection counts as lost.
-const SEND_DEADLINE: Duration = Duration::from_secs(30);
-
 /// How long a client may take to present its token.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// When a visitor whose session is handed over should come back: a gateway starts in less.
 const COME_BACK: Duration = Duration::from_millis(500);
-
-/// How long saying goodbye may take.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Messages from the reading loop to the showing one. Each is the answer to a client's own message.
 const TELLINGS: usize = 16;
@@ -465,27 +459,7 @@ fn length(message: &Message) -> usize {
 
 /// What a broken connection is told.
 fn broken(error: axum::Error) -> Stop {
-    let inner = error.into_inner();
-    let Some(error) = inner.downcast_ref::<tungstenite::Error>() else {
-        return Stop::Gone;
-    };
-    Stop::Fault(match error {
-        tungstenite::Error::Capacity(_) => Fault::new(
-            FaultCode::MessageTooBig,
-            format!("A message may be at most {MAX_MESSAGE} bytes long."),
-        ),
-        tungstenite::Error::Utf8(_) => {
-            Fault::new(FaultCode::InvalidText, "A text frame must be UTF-8.")
-        }
-        tungstenite::Error::Protocol(
-            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        ) => return Stop::Gone,
-        tungstenite::Error::Protocol(_) => Fault::new(
-            FaultCode::ProtocolError,
-            "The connection broke its protocol.",
-        ),
-        _ => return Stop::Gone,
-    })
+    websocket::broken(error).map_or(Stop::Gone, Stop::Fault)
 }
 
 /// What the two loops have in common.

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use axum::body::Bytes;
 
-use super::MAX_MESSAGE;
 use crate::session::AttachRequest;
 use crate::web::protocol::ClientMessage;
+use crate::web::protocol::MAX_MESSAGE;
 
 /// Type-ahead kept: messages, and their bytes.
 const MAX_EARLY: (usize, usize) = (256, MAX_MESSAGE);

@@ -7,11 +7,12 @@ use axum::extract::ws::Message;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::early::Early;
-use super::shower::{PING_EVERY, PONG_DEADLINE};
+
 use super::{Connection, Stop, Unclaimed};
 use crate::session::{EndReason, Progress, Waiting};
 use crate::web::error::of_create;
 use crate::web::protocol::{ClientMessage, ServerMessage};
+use crate::web::websocket::{PING_EVERY, PONG_DEADLINE};
 
 /// A visitor is told of its place at most this often; of those between, the last.
 const TELL_EVERY: Duration = Duration::from_millis(500);

@@ -18,13 +18,7 @@ use super::{Shared, Sink, Stop};
 use crate::session::{self, EndReason, Ending};
 use crate::web::protocol::{Fault, FaultCode, Notice, ServerMessage, millis};
 use crate::web::toolkata::InitWatch;
-
-/// A ping this often keeps proxies from closing a quiet connection (Caddy's and most others' limit
-/// is 60 s) and finds dead ones.
-pub(super) const PING_EVERY: Duration = Duration::from_secs(25);
-
-/// After a ping, how long until something must have been heard.
-pub(super) const PONG_DEADLINE: Duration = Duration::from_secs(15);
+use crate::web::websocket::{FLOOD, PING_EVERY, PONG_DEADLINE};
 
 /// After the link is lost, how long the session may take to find out why.
 const AUTOPSY_DEADLINE: Duration = Duration::from_secs(3);
@@ -40,10 +34,6 @@ pub(super) enum Telling {
     /// Look for the end of these commands in the output.
     Watch(Box<InitWatch>),
 }
-
-/// Output beyond this, bytes, is no echo: whoever gets it lets the others go first, or a hundred
-/// floods would have their whole windows between two keys of somebody else.
-const FLOOD: u64 = 4 * 1024;
 
 /// Shows the terminal.
 pub(super) struct Shower<'a> {

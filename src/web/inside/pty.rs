@@ -1,0 +1,423 @@
+//! Terminals that programs open beside each other in a sandbox.
+//!
+//! A terminal lives on without anybody at it, and its newest 256 KiB of output with it: whoever comes
+//! is shown those first. Any number may be at one terminal, and all may type. The last to come sets the
+//! pace: its program waits while that one does not read. Whoever is slower than that, and falls behind
+//! by more than is kept, is let go with the close code 4001: it has lost nothing that it was shown, and
+//! may come anew. No byte is ever left out in silence.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+use axum::{Router, routing::get};
+use belljar_link::client::{
+    Link, LinkError, Output, TerminalControl, TerminalInput, TerminalOutput,
+};
+use belljar_link::message::{
+    Attach, HISTORY_BYTES, OpenTerminal, Size, TerminalCommand, TerminalEvent, TerminalInfo,
+};
+use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+
+use super::command::{Command, Line};
+use super::{Running, Trouble};
+use crate::config::Config;
+use crate::fleet::Held;
+use crate::web::App;
+use crate::web::api::body::Body;
+use crate::web::protocol::{self, CLOSE_TAKEN_OVER, millis};
+use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, Receiver, Sender};
+
+/// After the connection that set the pace is lost, how long the program still waits for one that
+/// comes back.
+const HOLD: Duration = Duration::from_secs(15);
+
+/// How long a terminal may take to take a size.
+const RESIZE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For an image that may have no other shell.
+const ANY_SHELL: &str = "command -v bash >/dev/null && exec bash -l; exec sh -l";
+
+/// Below `/sandboxes/{id}`.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/pty", get(list).post(create))
+        .route("/pty/{pty}", any(attach).delete(close))
+        .route("/pty/{pty}/resize", post(resize))
+}
+
+/// What a program asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Create {
+    cols: Option<u32>,
+    rows: Option<u32>,
+    #[serde(alias = "cmd")]
+    command: Option<Line>,
+    args: Vec<String>,
+    /// A program without arguments.
+    shell: Option<String>,
+    cwd: Option<String>,
+    #[serde(alias = "envs")]
+    env: Option<BTreeMap<String, String>>,
+}
+
+/// A terminal's names, in every client's spelling.
+#[derive(Debug, Serialize)]
+struct Created {
+    id: String,
+    #[serde(rename = "sessionID")]
+    session: String,
+    #[serde(rename = "sandboxID")]
+    sandbox: String,
+    sandbox_id: String,
+}
+
+impl Created {
+    fn of(held: &Held, terminal: u32) -> Self {
+        Self {
+            id: terminal.to_string(),
+            session: terminal.to_string(),
+            sandbox: held.id.to_string(),
+            sandbox_id: held.id.to_string(),
+        }
+    }
+}
+
+/// A terminal, as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(flatten)]
+    names: Created,
+    cols: u16,
+    rows: u16,
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<String>,
+}
+
+impl Shown {
+    fn of(held: &Held, info: TerminalInfo) -> Self {
+        let running = info.exit.is_none();
+        let (exit_code, signal) = info.exit.map_or((None, None), |e| (e.code, e.signal));
+        Self {
+            names: Created::of(held, info.terminal),
+            cols: info.size.cols,
+            rows: info.size.rows,
+            running,
+            exit_code,
+            signal,
+        }
+    }
+}
+
+/// Columns and rows, in a query or a body.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+struct Dimensions {
+    cols: Option<u32>,
+    rows: Option<u32>,
+}
+
+impl Dimensions {
+    /// Both, clamped.
+    fn size(self) -> Option<Size> {
+        Some(protocol::size(self.cols?, self.rows?))
+    }
+}
+
+/// The terminal that a path names; a name that is none's is that of no terminal.
+fn named(pty: &str) -> u32 {
+    pty.parse().unwrap_or(0)
+}
+
+/// `POST …/pty`
+async fn create(
+    State(app): State<App>,
+    running: Running,
+    Body(create): Body<Create>,
+) -> Result<Response, Trouble> {
+    let open = order(&app.config.get(), &running.held, create)?;
+    let terminal = running.link.open_terminal(open).await?;
+    let created = Created::of(&running.held, terminal);
+    Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+/// What to open.
+fn order(config: &Config, held: &Held, create: Create) -> Result<OpenTerminal, Trouble> {
+    let dimensions = Dimensions {
+        cols: create.cols,
+        rows: create.rows,
+    };
+    let shell = create.shell.map(|shell| Line::Program(vec![shell]));
+    let line = create.command.or(shell);
+    let command = Command {
+        command: Some(line.unwrap_or_else(|| own_shell(config, held))),
+        args: create.args,
+        env: create.env,
+        cwd: create.cwd,
+        ..Command::default()
+    };
+    open(&command, held, dimensions.size().unwrap_or_default())
+}
+
+/// Checked as any command is.
+pub(in crate::web) fn open(
+    command: &Command,
+    held: &Held,
+    size: Size,
+) -> Result<OpenTerminal, Trouble> {
+    let start = command.start(held)?;
+    Ok(OpenTerminal {
+        command: start.command,
+        env: start.env,
+        cwd: start.cwd,
+        size,
+    })
+}
+
+/// The template's program, if its image is this one.
+fn own_shell(config: &Config, held: &Held) -> Line {
+    let template = config.template(&held.recipe.template);
+    match template.filter(|template| template.image == held.image) {
+        Some(template) => Line::Program(template.command.clone()),
+        None => Line::Shell(ANY_SHELL.into()),
+    }
+}
+
+/// `GET …/pty`
+async fn list(running: Running) -> Result<Json<Vec<Shown>>, Trouble> {
+    let terminals = running.link.terminals().await?;
+    let shown = terminals.into_iter();
+    Ok(Json(
+        shown.map(|info| Shown::of(&running.held, info)).collect(),
+    ))
+}
+
+/// `DELETE …/pty/{pty}`
+async fn close(
+    running: Running,
+    Path((_, pty)): Path<(String, String)>,
+) -> Result<StatusCode, Trouble> {
+    running.link.close_terminal(named(&pty)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST …/pty/{pty}/resize`
+async fn resize(
+    running: Running,
+    Path((_, pty)): Path<(String, String)>,
+    Body(dimensions): Body<Dimensions>,
+) -> Result<StatusCode, Trouble> {
+    let size = dimensions
+        .size()
+        .ok_or_else(|| Trouble::bad("cols", "must be given, and rows"))?;
+    let terminal = running.link.terminal(named(&pty));
+    // From the future: it is not its output that is wanted.
+    let (_, mut output, mut control) = terminal.watch(Some(u64::MAX)).await?;
+    let resized = async {
+        control.send(TerminalCommand::Resize(size)).await?;
+        control.send(TerminalCommand::Ping { id: 0 }).await?;
+        // What is said after it has been heard.
+        while let Some(said) = output.next().await {
+            if let Output::Event(TerminalEvent::Pong { .. } | TerminalEvent::Exit(_)) = said? {
+                return Ok(());
+            }
+        }
+        Err(LinkError::Closed)
+    };
+    let resized = timeout(RESIZE_DEADLINE, resized).await;
+    resized.map_err(|_| LinkError::Deadline)??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET …/pty/{pty}`, the WebSocket: what is sent is typed, what is shown comes in binary messages.
+async fn attach(
+    State(app): State<App>,
+    running: Running,
+    Path((_, pty)): Path<(String, String)>,
+    Query(dimensions): Query<Dimensions>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Trouble> {
+    let size = dimensions.size();
+    let visit = Visit::new(&app, &running.link, named(&pty), size).await?;
+    let held = running.held;
+    // Taken before the request ends, so that the gateway never sees a moment without either.
+    let task = app.tasks.token();
+    let upgraded = websocket::bounded(upgrade).on_upgrade(async move |socket| {
+        let (sender, receiver) = websocket::split(socket);
+        visit.run(&held, sender, receiver).await;
+        drop(task);
+    });
+    Ok(upgraded)
+}
+
+/// Somebody at a terminal.
+pub(in crate::web) struct Visit {
+    pub(in crate::web) offset: u64,
+    pub(in crate::web) output: TerminalOutput,
+    pub(in crate::web) control: TerminalControl,
+    pub(in crate::web) input: TerminalInput,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl Visit {
+    /// Come to a terminal, and set the pace of its program from here on.
+    pub(in crate::web) async fn new(
+        app: &App,
+        link: &Arc<Link>,
+        terminal: u32,
+        size: Option<Size>,
+    ) -> Result<Self, Trouble> {
+        let attach = Attach {
+            terminal,
+            from: None,
+            window: Some(HISTORY_BYTES),
+            hold_ms: millis(HOLD),
+        };
+        let (attached, output, mut control) = link.attach(attach).await?;
+        if let Some(size) = size {
+            control.send(TerminalCommand::Resize(size)).await?;
+        }
+        let input = link.input(terminal).await?;
+        let (bytes_in, bytes_out) = app.metrics.byte_counters();
+        Ok(Self {
+            offset: attached.offset,
+            output,
+            control,
+            input,
+            bytes_in,
+            bytes_out,
+        })
+    }
+
+    async fn run(self, held: &Held, mut sender: Sender, mut receiver: Receiver) {
+        let Self {
+            offset,
+            output,
+            control,
+            input,
+            bytes_in,
+            bytes_out,
+        } = self;
+        let mut show = Show {
+            sender: &mut sender,
+            offset,
+            output,
+            control,
+            bytes_out,
+        };
+        let end = tokio::select! {
+            end = type_in(&mut receiver, input, bytes_in) => end,
+            end = show.run() => end,
+            // They say so themselves, unless they are stuck with a client that reads nothing.
+            () = async {
+                held.ended().await;
+                sleep(CLOSE_DEADLINE).await;
+            } => End::Gone,
+        };
+        sender.finish(receiver, end).await;
+    }
+}
+
+/// Type what is sent, until the client is gone.
+async fn type_in(receiver: &mut Receiver, mut input: TerminalInput, counter: Counter) -> End {
+    loop {
+        let bytes = match receiver.next().await {
+            Ok(Message::Text(text)) => Bytes::from(text),
+            Ok(Message::Binary(bytes)) => bytes,
+            Ok(_) => continue,
+            Err(end) => return end,
+        };
+        if write(&mut input, &bytes).await.is_err() {
+            // Whoever reads the terminal learns why.
+            return pending().await;
+        }
+        counter.inc_by(bytes.len() as u64);
+    }
+}
+
+/// Type all of it. Waits while the program does not read.
+pub(in crate::web) async fn write(
+    input: &mut TerminalInput,
+    mut bytes: &[u8],
+) -> Result<(), LinkError> {
+    while !bytes.is_empty() {
+        let typed = input.write(bytes).await?;
+        bytes = &bytes[typed..];
+    }
+    Ok(())
+}
+
+struct Show<'a> {
+    sender: &'a mut Sender,
+    /// After the last byte that the socket has taken.
+    offset: u64,
+    output: TerminalOutput,
+    control: TerminalControl,
+    bytes_out: Counter,
+}
+
+impl Show<'_> {
+    /// Show what comes out, until it ends or the client is gone.
+    async fn run(&mut self) -> End {
+        loop {
+            let shown = tokio::select! {
+                () = self.sender.ping_due() => self.sender.ping().await,
+                output = self.output.next() => match output {
+                    Some(Ok(Output::Bytes(bytes))) => self.bytes(bytes).await,
+                    Some(Ok(Output::Event(event))) => after(&event),
+                    Some(Err(_)) | None => Err(SANDBOX_ENDED),
+                },
+            };
+            if let Err(end) = shown {
+                return end;
+            }
+        }
+    }
+
+    async fn bytes(&mut self, bytes: Bytes) -> Result<(), End> {
+        let length = bytes.len() as u64;
+        self.sender.send(Message::Binary(bytes)).await?;
+        self.bytes_out.inc_by(length);
+        // The offset is the agent's word, which may be anything.
+        self.offset = self.offset.saturating_add(length);
+        // That the socket has taken it is all that such a client says.
+        let ack = TerminalCommand::Ack {
+            offset: self.offset,
+        };
+        self.control.send(ack).await.map_err(|_| SANDBOX_ENDED)?;
+        if length > FLOOD {
+            yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+/// The link is lost: the sandbox has been stopped or has ended, or goes on without this gateway.
+pub(in crate::web) const SANDBOX_ENDED: End = End::Close(1001, "sandbox_ended");
+
+/// The end that a terminal's event brings, if it does.
+pub(in crate::web) fn after(event: &TerminalEvent) -> Result<(), End> {
+    match event {
+        TerminalEvent::Pong { .. } => Ok(()),
+        // Somebody else sets the pace, and this one has not kept up.
+        TerminalEvent::Gap { .. } => Err(End::Close(CLOSE_TAKEN_OVER, "taken_over")),
+        TerminalEvent::Exit(_) => Err(End::Close(1000, "exited")),
+    }
+}
