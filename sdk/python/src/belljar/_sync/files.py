@@ -58,7 +58,7 @@ class Files:
         mode: int | None = None,
         mkdirs: bool = True,
     ) -> None:
-        """Writes a file, whole or not at all. `mode`: permission bits, as `0o755`; `mkdirs`: makes missing directories."""
+        """Writes a file, whole or not at all. `mode`: permission bits, as `0o755`; `mkdirs`: with what is above."""
         content = data.encode() if isinstance(data, str) else data
         self._client.request("PUT", self._path, query=_placed(path, mode, mkdirs), content=content, headers=_BYTES)
 
