@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ("POST", ["sandboxes"]):
                 self.create(seen)
             case ("GET", ["sandboxes"]):
-                self.list(seen)
+                self.list_sandboxes(seen)
             case (_, ["templates", *rest]):
                 self.templates(seen, rest)
             case (_, ["sandboxes", id, *rest]):
@@ -268,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
             fake.go_on.wait(FOREVER)
         self.json(201, info)
 
-    def list(self, seen: Seen) -> None:
+    def list_sandboxes(self, seen: Seen) -> None:
         query = seen.query
         wanted = {name.removeprefix("metadata."): value for name, value in query.items() if name[:9] == "metadata."}
         all_of_them = [

@@ -59,9 +59,7 @@ def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
 
 
 def test_events_are_the_same_wherever_they_are_cut() -> None:
-    stream = (
-        ": hi\n\nevent: a\ndata: {é\ndata:1}\nid: 3\n\r\ndata: x\r\n\r\nevent: none\n\nevent: half\n".encode()
-    )
+    stream = ": hi\n\nevent: a\ndata: {é\ndata:1}\nid: 3\n\r\ndata: x\r\n\r\nevent: none\n\nevent: half\n".encode()
     whole = [("a", "{é\n1}"), ("message", "x")]
     for size in range(1, len(stream) + 1):
         decoder = _sse.Decoder()
