@@ -15,9 +15,7 @@ try {
   // In the background, looked at later.
   const counting = await sb.commands.start('for n in 1 2 3; do echo $n; done');
   console.log(await counting.wait());
-  for await (const event of counting.output({ follow: false })) {
-    if (event.type === 'stdout') process.stdout.write(event.text);
-  }
+  console.log((await counting.read()).stdout);
 
   await sb.files.write('path/to/file', 'content');
   console.log(await sb.files.readText('path/to/file'));

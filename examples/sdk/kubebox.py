@@ -24,9 +24,7 @@ async def main() -> None:
         # In the background, looked at later.
         process = await sb.commands.start("for n in 1 2 3; do echo $n; done")
         print(await process.wait())
-        async for event in process.output(follow=False):
-            if isinstance(event, Stdout):
-                print(event.text, end="")
+        print((await process.read()).stdout)
 
         await sb.files.write("path/to/file", "content")
         print(await sb.files.read_text("path/to/file"))

@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.templates(seen, rest)
             case (_, ["sandboxes", id, *rest]):
                 if id not in self.fake.sandboxes:
-                    raise Refused(404, "no_such_sandbox", "There is no such sandbox.")
+                    raise Refused(404, "sandbox_not_found", "There is no such sandbox.")
                 self.sandbox(seen, id, self.fake.sandboxes[id], rest)
             case _:
                 raise Refused(404, "no_route", "There is nothing at this address.")
@@ -368,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", []):
                 self.json(200, _process(int(rest[0]), process))
             case ("DELETE", []):
-                process["exit"] = {"exitCode": None, "signal": "KILL"}
+                process["exit"] = {"exitCode": 137, "signal": "SIGKILL"}
                 process["killed"] = True
                 self.answer(204)
             case ("POST", ["signal"]):
@@ -381,11 +381,19 @@ class _Handler(BaseHTTPRequestHandler):
                 process["eof"] = seen.query.get("eof") == "true"
                 self.answer(204)
             case ("GET", ["output"]):
-                self.events(self.output(process, int(seen.query["from"]), seen.query["follow"] == "true"))
+                events = self.output(process, int(seen.query["from"]))
+                if seen.query["follow"] == "true":
+                    self.events(events)
+                else:
+                    text = "".join(data["data"] for name, data in events if name == "stdout")
+                    info = _process(int(rest[0]), process)
+                    start = max(4, int(seen.query["from"]))
+                    self.json(200, info | {"stdout": text, "stderr": "", "from": start, "offset": info["outputEnd"]})
             case _:
                 raise Refused(404, "no_route", "There is nothing at this address.")
 
-    def output(self, process: dict[str, Any], start: int, follow: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def output(self, process: dict[str, Any], start: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "start", {"process": 1}
         # The first 4 bytes have left the ring already.
         if start < 4:
             yield "gap", {"from": start, "to": 4}
@@ -393,10 +401,9 @@ class _Handler(BaseHTTPRequestHandler):
         at = 0
         for name, data in process["output"]:
             if at + len(data) > start:
-                yield name, _encoded(data[max(0, start - at) :])
+                yield name, _encoded(data[max(0, start - at) :]) | {"offset": at + len(data)}
             at += len(data)
-        if follow:
-            yield "exit", _result(**process["exit"])
+        yield "exit", _exit(process)
 
     def files(self, seen: Seen, sandbox: FakeSandbox, route: str) -> None:
         path = seen.query.get("path", "")
@@ -456,8 +463,9 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refused(404, "no_route", "There is nothing at this address.")
 
     def changes(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield "created", {"path": f"{path}/a"}
-        yield "renamed", {"path": f"{path}/a", "to": f"{path}/b"}
+        yield "ready", {}
+        yield "created", {"path": f"{path}/a", "isDir": False}
+        yield "renamed", {"from": f"{path}/a", "path": f"{path}/b", "isDir": True}
         self.wait_for_leaving()
 
     def pty(self, seen: Seen, sandbox: FakeSandbox, id: str, rest: list[str]) -> None:
@@ -549,14 +557,20 @@ def _process(number: int, process: dict[str, Any]) -> dict[str, Any]:
     end = sum(len(data) for _, data in process["output"])
     command = process["order"]["command"]
     return {
-        "id": number,
+        "process": number,
         "pid": 100 + number,
         "command": command,
         "background": True,
         "outputStart": 4,
         "outputEnd": end,
-        "exit": _result(**process["exit"]) if process.get("killed") else None,
+        "running": not process.get("killed"),
+        **(_exit(process) if process.get("killed") else {}),
     }
+
+
+def _exit(process: dict[str, Any]) -> dict[str, Any]:
+    exit: dict[str, Any] = process["exit"]
+    return {"signal": None, "timedOut": False} | exit
 
 
 def _known(sandbox: FakeSandbox, path: str) -> bytes:
@@ -574,8 +588,7 @@ def _info(sandbox: FakeSandbox, path: str) -> dict[str, Any]:
         "isDir": directory,
         "size": len(sandbox.files.get(path, b"")),
         "mode": "0644",
-        "modifiedAt": "2030-01-02T03:04:05Z",
-        "target": None,
+        "modifiedMs": 1893553445000,
     }
 
 

@@ -7,6 +7,8 @@ import {
   type CommandResult,
   type Exit,
   type ProcessInfo,
+  type ProcessOutput,
+  parseOutput,
   parseProcess,
   parseResult,
 } from './models.js';
@@ -111,22 +113,27 @@ export class Process {
     return parseProcess(await this.#client.json('GET', this.#path, options));
   }
 
+  /** What it has said so far, from an offset on, up to 1 MiB. */
+  async read(options: CallOptions & { from?: number } = {}): Promise<ProcessOutput> {
+    const { from = 0, signal } = options;
+    const query = { from, follow: false };
+    return parseOutput(await this.#client.json('GET', `${this.#path}/output`, { query, signal }));
+  }
+
   /**
-   * The output from an offset on, and last the exit. What is not kept any more is a gap. `follow: false`: only what
-   * is there now. A connection that breaks is made anew and goes on where it was.
+   * Its output from an offset on, as it comes, and last its exit. What is not kept any more is a gap. A connection
+   * that breaks is made anew and goes on where it was.
    */
-  output(options: CallOptions & { from?: number; follow?: boolean } = {}): EventStream<CommandEvent> {
-    const { from = 0, follow = true, signal } = options;
+  output(options: CallOptions & { from?: number } = {}): EventStream<CommandEvent> {
+    const { from = 0, signal } = options;
     const headers = { Accept: 'text/event-stream' };
     return new EventStream(
-      (position, signal) =>
-        this.#client.open('GET', `${this.#path}/output`, {
-          query: { from: position, follow },
-          headers,
-          signal,
-        }),
+      (position, signal) => {
+        const query = { from: position, follow: true };
+        return this.#client.open('GET', `${this.#path}/output`, { query, headers, signal });
+      },
       new CommandEvents(from),
-      { signal, retries: this.#client.retries, openEnd: !follow },
+      { signal, retries: this.#client.retries },
     );
   }
 

@@ -28,8 +28,12 @@ export class BelljarError extends Error {
 export class AuthError extends BelljarError {}
 /** There is no such sandbox, process, terminal, template or file, or it is not yours. */
 export class NotFound extends BelljarError {}
-/** What should be made is there already, or in another state (409). */
-export class AlreadyExists extends BelljarError {}
+/** It cannot be done as things are now (409). */
+export class Conflict extends BelljarError {}
+/** What should be made is there already. */
+export class AlreadyExists extends Conflict {}
+/** The sandbox is stopped, or has ended. */
+export class NotRunning extends Conflict {}
 /** A field or a value that the gateway does not take. */
 export class InvalidRequest extends BelljarError {}
 /** More bytes than the gateway or the sandbox's disk takes. */
@@ -71,7 +75,9 @@ const BY_CODE = new Map<string, Kind>([
   ['no_space', TooLarge],
   ['not_a_directory', FileError],
   ['not_empty', FileError],
+  ['not_a_file', FileError],
   ['not_found', NotFound],
+  ['not_running', NotRunning],
   ['permission_denied', FileError],
   ['read_only', FileError],
   ['too_large', TooLarge],
@@ -80,7 +86,7 @@ const BY_STATUS = new Map<number, Kind>([
   [401, AuthError],
   [403, AuthError],
   [404, NotFound],
-  [409, AlreadyExists],
+  [409, Conflict],
   [410, NotFound],
   [413, TooLarge],
   [429, RateLimited],

@@ -21,8 +21,11 @@ export class CommandEvents implements Events<CommandEvent> {
   #sse = new Decoder();
   #text = { stdout: utf8(), stderr: utf8() };
 
+  readonly #resumable: boolean;
+
   constructor(position?: number) {
     this.position = position;
+    this.#resumable = position !== undefined;
   }
 
   reconnected(): void {
@@ -41,7 +44,8 @@ export class CommandEvents implements Events<CommandEvent> {
         break;
       case 'start': {
         const process = fieldsOf(event).number('process');
-        if (process !== undefined) yield { type: 'start', process };
+        // Of a process that is only listened to it says nothing new.
+        if (process !== undefined && !this.#resumable) yield { type: 'start', process };
         break;
       }
       case 'gap': {
@@ -69,10 +73,9 @@ export class CommandEvents implements Events<CommandEvent> {
 
   #output(type: 'stdout' | 'stderr', fields: Fields): CommandEvent {
     const data = dataOf(fields);
-    const end = fields.number('end');
-    if (end !== undefined) this.position = end;
-    else if (this.position !== undefined) this.position += data.length;
-    return { type, data, text: this.#text[type].decode(data, { stream: true }), end: this.position };
+    const end = fields.number('offset');
+    if (this.#resumable) this.position = end;
+    return { type, data, text: this.#text[type].decode(data, { stream: true }), end };
   }
 }
 

@@ -19,6 +19,7 @@ export {
   type Gap,
   type Output,
   type ProcessInfo,
+  type ProcessOutput,
   type SandboxInfo,
   type SandboxStats,
   type Started,

@@ -86,6 +86,15 @@ export interface ProcessInfo {
   exit: Exit | undefined;
 }
 
+/** What a process has said, from the offset `start` to `end`: to be read on from there. */
+export interface ProcessOutput {
+  stdout: string;
+  stderr: string;
+  start: number;
+  end: number;
+  exit: Exit | undefined;
+}
+
 /** A file or directory. `size` is in bytes, `mode` the permission bits. */
 export interface FileInfo {
   name: string;
@@ -98,11 +107,15 @@ export interface FileInfo {
   target: string | undefined;
 }
 
-/** What happened to a path. `overflow`: more happened than was kept, look for yourself. */
+/**
+ * What happened to a path, which was at `oldPath` before it was renamed. `overflow`: more happened than was kept,
+ * look for yourself.
+ */
 export interface FileChange {
   type: 'created' | 'modified' | 'removed' | 'renamed' | 'overflow';
   path: string;
-  to: string | undefined;
+  oldPath: string | undefined;
+  isDir: boolean;
 }
 
 /** What sandboxes can be started from. */
@@ -148,6 +161,12 @@ export class Fields {
 
   time(name: string): Date | undefined {
     const date = new Date(this.text(name) ?? '');
+    return Number.isNaN(date.getTime()) ? undefined : date;
+  }
+
+  moment(name: string): Date | undefined {
+    const date = new Date(this.number(name) ?? Number.NaN);
+    // A sandbox may date its files as it likes.
     return Number.isNaN(date.getTime()) ? undefined : date;
   }
 
@@ -219,18 +238,27 @@ export function parseResult(value: unknown): CommandResult {
 
 export function parseProcess(value: unknown): ProcessInfo {
   const fields = new Fields(value, 'a process');
-  const command = fields.raw('command');
-  const end = fields.raw('exit');
-  const exit = end === undefined || end === null ? undefined : parseExit(end);
+  const exit = fields.raw('running') === true ? undefined : parseExit(value);
   return {
-    id: fields.required('id', fields.number('id')),
+    id: fields.required('process', fields.number('process')),
     pid: fields.number('pid'),
-    command: Array.isArray(command) ? command.join(' ') : (fields.text('command') ?? ''),
+    command: fields.text('command') ?? '',
     background: fields.raw('background') !== false,
     running: exit === undefined,
     outputStart: fields.number('outputStart') ?? 0,
     outputEnd: fields.number('outputEnd') ?? 0,
     exit,
+  };
+}
+
+export function parseOutput(value: unknown): ProcessOutput {
+  const fields = new Fields(value, 'output');
+  return {
+    stdout: fields.required('stdout', fields.text('stdout')),
+    stderr: fields.required('stderr', fields.text('stderr')),
+    start: fields.required('from', fields.number('from')),
+    end: fields.required('offset', fields.number('offset')),
+    exit: fields.raw('running') === true ? undefined : parseExit(value),
   };
 }
 
@@ -251,7 +279,7 @@ export function parseFile(value: unknown): FileInfo {
     isDir: kind === 'directory',
     size: fields.number('size') ?? 0,
     mode: octal ?? fields.number('mode'),
-    modifiedAt: fields.time('modifiedAt'),
+    modifiedAt: fields.moment('modifiedMs'),
     target: fields.text('target'),
   };
 }
@@ -259,7 +287,9 @@ export function parseFile(value: unknown): FileInfo {
 export function parseChange(name: string, value: unknown): FileChange | undefined {
   const fields = new Fields(value, 'a change');
   const type = CHANGES.find((type) => type === (fields.text('type') ?? name));
-  return type && { type, path: fields.text('path') ?? '', to: fields.text('to') };
+  if (type === undefined) return undefined;
+  const isDir = fields.raw('isDir') === true;
+  return { type, path: fields.text('path') ?? '', oldPath: fields.text('from'), isDir };
 }
 
 export function parseTemplate(value: unknown): Template {

@@ -10,12 +10,10 @@ export interface StreamOptions {
   signal?: AbortSignal | undefined;
   /** How often in a row a broken connection is made anew, where that loses nothing. */
   retries?: number;
-  /** Whether the end of the body is an end like any other. */
-  openEnd?: boolean;
 }
 
 /**
- * Events, one after the other, for `for await`. It connects when it is first asked for one, and lets go of its
+ * Events, one after the other, for `for await`. It connects by `connect`, or when it is first asked for one, and lets go of its
  * connection after the last, when the loop is left, or by `close`.
  */
 export class EventStream<E> implements AsyncIterableIterator<E> {
@@ -52,7 +50,8 @@ export class EventStream<E> implements AsyncIterableIterator<E> {
         if (event !== undefined) return { done: false, value: event };
         if (this.#closing.signal.aborted) return { done: true, value: undefined };
         this.#options.signal?.throwIfAborted();
-        if (this.#events.ended || !(await this.#read())) return this.return();
+        if (this.#events.ended) return this.return();
+        await this.#read();
       }
     } catch (error) {
       // Closed by another while it waited: that is an end.
@@ -60,6 +59,12 @@ export class EventStream<E> implements AsyncIterableIterator<E> {
       await this.close();
       throw this.#options.signal?.aborted ? this.#options.signal.reason : error;
     }
+  }
+
+  /** Connects now: what is watched or run begins before this is done. */
+  async connect(): Promise<this> {
+    this.#reader ??= await this.#open(this.#events.position, this.#signal).then(readerOf);
+    return this;
   }
 
   /** What `for await` calls when its loop is left. */
@@ -79,15 +84,14 @@ export class EventStream<E> implements AsyncIterableIterator<E> {
     await this.close();
   }
 
-  /** Reads some more; says whether it is worth asking again. */
-  async #read(): Promise<boolean> {
+  /** Reads some more, which may not be enough for an event. */
+  async #read(): Promise<void> {
     try {
-      this.#reader ??= await this.#connect();
-      const { done, value } = await this.#reader.read().catch((error) => {
+      await this.connect();
+      const { done, value } = await (this.#reader as Reader).read().catch((error) => {
         throw this.#signal.aborted ? error : connectionFailed(error);
       });
       if (done) {
-        if (this.#options.openEnd) return false;
         throw new ConnectionFailed('The stream of events broke off before its end.');
       }
       this.#ready.push(...this.#events.feed(value));
@@ -104,12 +108,6 @@ export class EventStream<E> implements AsyncIterableIterator<E> {
       await sleep(wait, this.#signal);
       this.#events.reconnected();
     }
-    return true;
-  }
-
-  async #connect(): Promise<Reader> {
-    const response = await this.#open(this.#events.position, this.#signal);
-    return (response.body ?? new Blob([]).stream()).getReader();
   }
 
   async #disconnect(): Promise<void> {
@@ -117,4 +115,8 @@ export class EventStream<E> implements AsyncIterableIterator<E> {
     this.#reader = undefined;
     await reader?.cancel().catch(() => undefined);
   }
+}
+
+function readerOf(response: Response): Reader {
+  return (response.body ?? new Blob([]).stream()).getReader();
 }

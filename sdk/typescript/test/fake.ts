@@ -183,7 +183,7 @@ export class FakeGateway {
       return answer(200, page, end < all.length ? { Link: link } : {});
     }
     const sandbox = this.sandboxes.get(id);
-    if (sandbox === undefined) throw new Refused(404, 'no_such_sandbox', 'There is no such sandbox.');
+    if (sandbox === undefined) throw new Refused(404, 'sandbox_not_found', 'There is no such sandbox.');
     const order = () => JSON.parse(seen.body.toString());
     const events = (list: AsyncIterable<[string, object]>) => this.#events(list, request, response);
     switch (`${method} ${rest[0] ?? ''}`) {
@@ -298,11 +298,12 @@ export class FakeGateway {
 
   async #process(seen: Seen, sandbox: FakeSandbox, rest: string[], answer: Answer, events: Eventing) {
     const info = (id: number, process: FakeProcess) => ({
-      id,
+      process: id,
       command: process.order.command,
       outputStart: 4,
       outputEnd: process.output.reduce((sum, [, data]) => sum + data.length, 0),
-      exit: process.killed ? process.exit : null,
+      running: !process.killed,
+      ...(process.killed ? process.exit : {}),
     });
     const [number, what = ''] = rest;
     if (number === undefined)
@@ -316,7 +317,7 @@ export class FakeGateway {
       case 'GET ':
         return answer(200, info(Number(number), process));
       case 'DELETE ':
-        process.exit = { exitCode: null, signal: 'KILL' };
+        process.exit = { exitCode: 137, signal: 'SIGKILL' };
         process.killed = true;
         return answer(204);
       case 'POST signal':
@@ -327,21 +328,36 @@ export class FakeGateway {
         process.stdin += seen.body.toString();
         process.eof = seen.query.get('eof') === 'true';
         return answer(204);
-      case 'GET output':
+      case 'GET output': {
+        const from = Math.max(4, Number(seen.query.get('from')));
+        const stdout = Buffer.concat(process.output.map(([, data]) => data))
+          .subarray(from)
+          .toString();
+        if (seen.query.get('follow') !== 'true') {
+          const shown = info(Number(number), process);
+          return answer(200, { ...shown, stdout, stderr: '', from, offset: shown.outputEnd });
+        }
         return events(
           (async function* () {
             let start = Number(seen.query.get('from'));
+            yield ['start', { process: 1 }];
             // The first 4 bytes have left the ring already.
             if (start < 4) yield ['gap', { from: start, to: 4 }];
             start = Math.max(start, 4);
             let at = 0;
             for (const [name, data] of process.output) {
-              if (at + data.length > start) yield [name, encoded(data.subarray(Math.max(0, start - at)))];
+              if (at + data.length > start) {
+                yield [
+                  name,
+                  { ...encoded(data.subarray(Math.max(0, start - at))), offset: at + data.length },
+                ];
+              }
               at += data.length;
             }
-            if (seen.query.get('follow') === 'true') yield ['exit', result(process.exit)];
+            yield ['exit', result(process.exit)];
           })(),
         );
+      }
     }
   }
 
@@ -361,7 +377,7 @@ export class FakeGateway {
       kind: directories.has(path) ? 'directory' : 'file',
       size: files.get(path)?.length ?? 0,
       mode: '0644',
-      modifiedAt: '2030-01-02T03:04:05Z',
+      modifiedMs: 1893553445000,
     });
     const known = () => {
       if (!files.has(path) && !directories.has(path))
@@ -407,8 +423,9 @@ export class FakeGateway {
         const leaving = () => this.#leaving(request);
         return events(
           (async function* () {
-            yield ['created', { path: `${path}/a` }];
-            yield ['renamed', { path: `${path}/a`, to: `${path}/b` }];
+            yield ['ready', {}];
+            yield ['created', { path: `${path}/a`, isDir: false }];
+            yield ['renamed', { from: `${path}/a`, path: `${path}/b`, isDir: true }];
             await leaving();
           })(),
         );

@@ -3,9 +3,11 @@ import { segment } from '../src/client.js';
 import {
   AtCapacity,
   AuthError,
+  Conflict,
   FileError,
   InvalidRequest,
   NotFound,
+  NotRunning,
   ofProblem,
   ServerError,
   TooLarge,
@@ -75,6 +77,8 @@ test.each([
   [400, { error: 'not_found' }, NotFound],
   [503, { error: 'at_capacity' }, AtCapacity],
   [503, 'text', ServerError],
+  [409, { error: 'not_running' }, NotRunning],
+  [409, { error: 'idempotency_conflict' }, Conflict],
   [507, { error: 'no_space' }, TooLarge],
   [418, [], InvalidRequest],
 ])('problem %d %j is typed', (status, problem, kind) => {

@@ -316,7 +316,12 @@ describe('commands', () => {
     const rest = { type: 'stdout', data: bytes('5678\n'), text: '5678\n', end: 9 };
     const exit = { type: 'exit', exitCode: 0, signal: undefined, timedOut: false };
     expect(await all(process.output())).toEqual([{ type: 'gap', start: 0, end: 4 }, rest, exit]);
-    expect(await all(process.output({ from: 6, follow: false }))).toMatchObject([{ text: '78\n', end: 9 }]);
+    expect(await process.read({ from: 6 })).toMatchObject({
+      stdout: '78\n',
+      start: 6,
+      end: 9,
+      exit: undefined,
+    });
     expect(await process.wait()).toEqual(exit);
     expect((await process.info()).running).toBe(true);
     await process.writeStdin('a');
@@ -325,7 +330,7 @@ describe('commands', () => {
     await process.signal('INT');
     expect(first().processes.get(1)).toMatchObject({ stdin: 'ab', eof: true, signals: ['INT'] });
     await process.kill();
-    expect(await process.wait()).toMatchObject({ exitCode: undefined, signal: 'KILL' });
+    expect(await process.wait()).toMatchObject({ exitCode: 137, signal: 'SIGKILL' });
     expect(await sb.commands.list()).toMatchObject([{ id: 1, command: 'echo 12345678', running: false }]);
     await sb.commands.connect(99).kill();
     await expect(sb.commands.connect(99).info()).rejects.toThrow(NotFound);
@@ -334,7 +339,7 @@ describe('commands', () => {
   test('output goes on where a connection broke', async () => {
     const sb = await Sandbox.create();
     const process = await sb.commands.start('split');
-    gateway.breakAfter.push(1, 1);
+    gateway.breakAfter.push(2, 2);
     let data = '';
     for await (const event of process.output()) {
       if (event.type === 'stdout' || event.type === 'stderr')
@@ -418,8 +423,8 @@ describe('files', () => {
       if (changes.length === 2) break;
     }
     expect(changes).toEqual([
-      { type: 'created', path: '/tmp/a', to: undefined },
-      { type: 'renamed', path: '/tmp/a', to: '/tmp/b' },
+      { type: 'created', path: '/tmp/a', oldPath: undefined, isDir: false },
+      { type: 'renamed', path: '/tmp/b', oldPath: '/tmp/a', isDir: true },
     ]);
     await gateway.abandoned.happened;
   });

@@ -36,6 +36,7 @@ class CommandEvents:
     def __init__(self, position: int | None = None) -> None:
         self.position = position
         self.ended = False
+        self._resumable = position is not None
         self._sse = Decoder()
         utf8 = codecs.getincrementaldecoder("utf-8")
         self._text = {"stdout": utf8("replace"), "stderr": utf8("replace")}
@@ -52,7 +53,8 @@ class CommandEvents:
             yield self._output(event.name, _fields(event))
         elif event.name == "start":
             process = _fields(event).get("process")
-            if isinstance(process, int):
+            # Of a process that is only listened to it says nothing new.
+            if isinstance(process, int) and not self._resumable:
                 yield Started(process)
         elif event.name == "gap":
             fields = _fields(event)
@@ -74,12 +76,12 @@ class CommandEvents:
 
     def _output(self, name: str, fields: dict[str, Any]) -> CommandEvent:
         data = _data(fields)
-        end = fields.get("end")
-        if isinstance(end, int):
+        end = fields.get("offset")
+        if not isinstance(end, int):
+            end = None
+        if self._resumable:
             self.position = end
-        elif self.position is not None:
-            self.position += len(data)
-        return _KINDS[name](data, self._text[name].decode(data), self.position)
+        return _KINDS[name](data, self._text[name].decode(data), end)
 
 
 class FileChanges:

@@ -10,10 +10,12 @@ __all__ = [
     "AuthError",
     "BelljarError",
     "CommandFailed",
+    "Conflict",
     "ConnectionFailed",
     "FileError",
     "InvalidRequest",
     "NotFound",
+    "NotRunning",
     "RateLimited",
     "RequestTimeout",
     "ServerError",
@@ -53,8 +55,16 @@ class NotFound(BelljarError):
     """There is no such sandbox, process, terminal, template or file, or it is not yours."""
 
 
-class AlreadyExists(BelljarError):
-    """What should be made is there already, or in another state (409)."""
+class Conflict(BelljarError):
+    """It cannot be done as things are now (409)."""
+
+
+class AlreadyExists(Conflict):
+    """What should be made is there already."""
+
+
+class NotRunning(Conflict):
+    """The sandbox is stopped, or has ended."""
 
 
 class InvalidRequest(BelljarError):
@@ -103,20 +113,21 @@ class CommandFailed(BelljarError):
 
 # What the sandbox's file system says, with whatever status it comes.
 _FILE_CODES = frozenset(
-    {"not_a_directory", "is_a_directory", "not_empty", "permission_denied", "read_only", "bad_path", "io"}
+    {"not_a_directory", "is_a_directory", "not_empty", "permission_denied", "read_only", "bad_path", "io", "not_a_file"}
 )
 _BY_CODE: dict[str, type[BelljarError]] = {
     "already_exists": AlreadyExists,
     "at_capacity": AtCapacity,
     "no_space": TooLarge,
     "not_found": NotFound,
+    "not_running": NotRunning,
     "too_large": TooLarge,
 }
 _BY_STATUS: dict[int, type[BelljarError]] = {
     401: AuthError,
     403: AuthError,
     404: NotFound,
-    409: AlreadyExists,
+    409: Conflict,
     410: NotFound,
     413: TooLarge,
     429: RateLimited,

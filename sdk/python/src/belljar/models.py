@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ __all__ = [
     "FileKind",
     "Gap",
     "ProcessInfo",
+    "ProcessOutput",
     "SandboxInfo",
     "SandboxStats",
     "Started",
@@ -199,18 +200,36 @@ class ProcessInfo:
     @classmethod
     def parse(cls, value: Any) -> ProcessInfo:
         fields = _object(value, "a process")
-        command = fields.get("command")
-        if isinstance(command, list):
-            command = " ".join(map(str, command))
-        end = fields.get("exit")
         return cls(
-            id=_required(fields, "id", int),
+            id=_required(fields, "process", int),
             pid=_integer(fields, "pid"),
-            command=command if isinstance(command, str) else "",
+            command=_optional(fields, "command", str) or "",
             background=fields.get("background") is not False,
             output_start=_integer(fields, "outputStart") or 0,
             output_end=_integer(fields, "outputEnd") or 0,
-            exit=None if end is None else Exit.parse(end),
+            exit=_ended(fields),
+        )
+
+
+@dataclass(frozen=True)
+class ProcessOutput:
+    """What a process has said, from the offset `start` to `end`: to be read on from there."""
+
+    stdout: str
+    stderr: str
+    start: int
+    end: int
+    exit: Exit | None
+
+    @classmethod
+    def parse(cls, value: Any) -> ProcessOutput:
+        fields = _object(value, "output")
+        return cls(
+            stdout=_required(fields, "stdout", str),
+            stderr=_required(fields, "stderr", str),
+            start=_required(fields, "from", int),
+            end=_required(fields, "offset", int),
+            exit=_ended(fields),
         )
 
 
@@ -251,18 +270,20 @@ class FileInfo:
             kind=FileKind(kind),
             size=_integer(fields, "size") or 0,
             mode=_mode(fields.get("mode")),
-            modified_at=_time(fields, "modifiedAt"),
+            modified_at=_moment(fields, "modifiedMs"),
             target=_optional(fields, "target", str),
         )
 
 
 @dataclass(frozen=True)
 class FileChange:
-    """What happened to a path. `overflow`: more happened than was kept, look for yourself."""
+    """What happened to a path, which was at `old_path` before it was renamed. `overflow`: more happened than was
+    kept, look for yourself."""
 
     type: Literal["created", "modified", "removed", "renamed", "overflow"]
     path: str
-    to: str | None = None
+    old_path: str | None = None
+    is_dir: bool = False
 
     @classmethod
     def parse(cls, name: str, value: Any) -> FileChange | None:
@@ -270,7 +291,12 @@ class FileChange:
         kind = fields.get("type", name)
         if kind not in ("created", "modified", "removed", "renamed", "overflow"):
             return None
-        return cls(kind, _optional(fields, "path", str) or "", _optional(fields, "to", str))
+        return cls(
+            kind,
+            _optional(fields, "path", str) or "",
+            _optional(fields, "from", str),
+            fields.get("isDir") is True,
+        )
 
 
 @dataclass(frozen=True)
@@ -317,6 +343,19 @@ def _number(fields: dict[str, Any], name: str) -> float | None:
 def _integer(fields: dict[str, Any], name: str) -> int | None:
     value = _number(fields, name)
     return None if value is None else int(value)
+
+
+def _ended(fields: dict[str, Any]) -> Exit | None:
+    return None if fields.get("running") is True else Exit.parse(fields)
+
+
+def _moment(fields: dict[str, Any], name: str) -> datetime | None:
+    ms = _number(fields, name)
+    try:
+        return None if ms is None else datetime.fromtimestamp(ms / 1000, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        # A sandbox may date its files as it likes.
+        return None
 
 
 def _mode(value: Any) -> int | None:

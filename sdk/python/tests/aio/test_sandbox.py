@@ -82,7 +82,7 @@ async def test_connect_finds_it_and_leaves_it_running(gateway: FakeGateway) -> N
     await made.kill()
     with pytest.raises(NotFound) as caught:
         await Sandbox.connect(made.id)
-    assert caught.value.code == "no_such_sandbox"
+    assert caught.value.code == "sandbox_not_found"
     await made.close()
 
 

@@ -121,5 +121,5 @@ def test_watch(gateway: FakeGateway) -> None:
                 changes.append(change)
                 if len(changes) == 2:
                     break
-        assert changes == [FileChange("created", "/tmp/a"), FileChange("renamed", "/tmp/a", "/tmp/b")]
+        assert changes == [FileChange("created", "/tmp/a"), FileChange("renamed", "/tmp/b", "/tmp/a", True)]
         assert gateway.abandoned.wait(10)

@@ -83,7 +83,7 @@ def test_connect_finds_it_and_leaves_it_running(gateway: FakeGateway) -> None:
     made.kill()
     with pytest.raises(NotFound) as caught:
         Sandbox.connect(made.id)
-    assert caught.value.code == "no_such_sandbox"
+    assert caught.value.code == "sandbox_not_found"
     made.close()
 
 

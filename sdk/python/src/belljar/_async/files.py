@@ -98,7 +98,7 @@ class Files:
         await self._client.request("DELETE", self._path, query={"path": path, "recursive": recursive})
 
     def watch(self, path: str = ".", *, recursive: bool = False) -> EventStream[FileChange]:
-        """What happens to a path from now on, until it is closed."""
+        """What happens to a path, from the moment when it is entered until it is closed."""
 
         async def open(_: int | None) -> httpx.Response:
             return await self._client.open(

@@ -19,7 +19,7 @@ E = TypeVar("E")
 
 
 class EventStream(Generic[E]):
-    """Events, one after the other, to be iterated over. It connects when it is first asked for one.
+    """Events, one after the other, to be iterated over. It connects when it is entered, or first asked for one.
 
     It holds a connection until its last event. Whoever stops before that closes it: by `close`, or by
     entering it with `with`.
@@ -31,15 +31,12 @@ class EventStream(Generic[E]):
         events: Events[E],
         *,
         retries: int = 0,
-        open_end: bool = False,
     ) -> None:
         self._open = open
         self._events = events
         # How often in a row a broken connection is made anew, where that loses nothing.
         self._retries = retries
         self._failures = 0
-        # Whether the end of the body is an end like any other.
-        self._open_end = open_end
         self._ready: deque[E] = deque()
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
@@ -51,9 +48,10 @@ class EventStream(Generic[E]):
     async def __anext__(self) -> E:
         try:
             while not self._ready:
-                if self._closed or self._events.ended or not await self._read():
+                if self._closed or self._events.ended:
                     await self.close()
                     raise StopAsyncIteration
+                await self._read()
             return self._ready.popleft()
         except StopAsyncIteration:
             raise
@@ -62,6 +60,7 @@ class EventStream(Generic[E]):
             raise
 
     async def __aenter__(self) -> EventStream[E]:
+        await self._connect()
         return self
 
     async def __aexit__(
@@ -74,17 +73,19 @@ class EventStream(Generic[E]):
         self._closed = True
         await self._disconnect()
 
-    async def _read(self) -> bool:
-        """Reads some more; says whether it is worth asking again."""
+    async def _connect(self) -> AsyncIterator[bytes]:
+        if self._chunks is None:
+            self._response = await self._open(self._events.position)
+            self._chunks = body_of(self._response)
+        return self._chunks
+
+    async def _read(self) -> None:
+        """Reads some more, which may not be enough for an event."""
         try:
-            if self._chunks is None:
-                self._response = await self._open(self._events.position)
-                self._chunks = body_of(self._response)
+            chunks = await self._connect()
             try:
-                chunk = await self._chunks.__anext__()
+                chunk = await chunks.__anext__()
             except StopAsyncIteration:
-                if self._open_end:
-                    return False
                 raise ConnectionFailed("The stream of events broke off before its end.") from None
             self._ready.extend(self._events.feed(chunk))
             if self._ready:
@@ -97,7 +98,6 @@ class EventStream(Generic[E]):
             self._failures += 1
             await platform.sleep(wait)
             self._events.reconnected()
-        return True
 
     async def _disconnect(self) -> None:
         response, self._response, self._chunks = self._response, None, None

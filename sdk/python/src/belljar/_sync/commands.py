@@ -12,7 +12,7 @@ import httpx
 from .._events import CommandEvents
 from .._options import segment
 from ..errors import ConnectionFailed, NotFound, UnexpectedAnswer
-from ..models import CommandEvent, CommandResult, Exit, ProcessInfo
+from ..models import CommandEvent, CommandResult, Exit, ProcessInfo, ProcessOutput
 from .client import Client
 from .stream import EventStream
 
@@ -120,20 +120,26 @@ class Process:
         answer = self._client.request("GET", self._path)
         return ProcessInfo.parse(answer.json())
 
-    def output(self, start: int = 0, *, follow: bool = True) -> CommandStream:
-        """The output from an offset on, and last the `Exit`. What is not kept any more is a `Gap`. `follow` False:
-        only what is there now. A connection that breaks is made anew and goes on where it was."""
+    def read(self, start: int = 0) -> ProcessOutput:
+        """What it has said so far, from an offset on, up to 1 MiB."""
+        query = {"from": start, "follow": False}
+        answer = self._client.request("GET", f"{self._path}/output", query=query)
+        return ProcessOutput.parse(answer.json())
+
+    def output(self, start: int = 0) -> CommandStream:
+        """Its output from an offset on, as it comes, and last its `Exit`. What is not kept any more is a `Gap`. A
+        connection that breaks is made anew and goes on where it was."""
 
         def open(position: int | None) -> httpx.Response:
             return self._client.open(
                 "GET",
                 f"{self._path}/output",
-                query={"from": position, "follow": follow},
+                query={"from": position, "follow": True},
                 headers={"Accept": "text/event-stream"},
                 patience=None,
             )
 
-        return EventStream(open, CommandEvents(start), retries=self._client.options.retries, open_end=not follow)
+        return EventStream(open, CommandEvents(start), retries=self._client.options.retries)
 
     def wait(self) -> Exit:
         """How it ended, once it has."""

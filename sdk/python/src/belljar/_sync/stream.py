@@ -20,7 +20,7 @@ E = TypeVar("E")
 
 
 class EventStream(Generic[E]):
-    """Events, one after the other, to be iterated over. It connects when it is first asked for one.
+    """Events, one after the other, to be iterated over. It connects when it is entered, or first asked for one.
 
     It holds a connection until its last event. Whoever stops before that closes it: by `close`, or by
     entering it with `with`.
@@ -32,15 +32,12 @@ class EventStream(Generic[E]):
         events: Events[E],
         *,
         retries: int = 0,
-        open_end: bool = False,
     ) -> None:
         self._open = open
         self._events = events
         # How often in a row a broken connection is made anew, where that loses nothing.
         self._retries = retries
         self._failures = 0
-        # Whether the end of the body is an end like any other.
-        self._open_end = open_end
         self._ready: deque[E] = deque()
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
@@ -52,9 +49,10 @@ class EventStream(Generic[E]):
     def __next__(self) -> E:
         try:
             while not self._ready:
-                if self._closed or self._events.ended or not self._read():
+                if self._closed or self._events.ended:
                     self.close()
                     raise StopIteration
+                self._read()
             return self._ready.popleft()
         except StopIteration:
             raise
@@ -63,6 +61,7 @@ class EventStream(Generic[E]):
             raise
 
     def __enter__(self) -> EventStream[E]:
+        self._connect()
         return self
 
     def __exit__(
@@ -75,17 +74,19 @@ class EventStream(Generic[E]):
         self._closed = True
         self._disconnect()
 
-    def _read(self) -> bool:
-        """Reads some more; says whether it is worth asking again."""
+    def _connect(self) -> Iterator[bytes]:
+        if self._chunks is None:
+            self._response = self._open(self._events.position)
+            self._chunks = body_of(self._response)
+        return self._chunks
+
+    def _read(self) -> None:
+        """Reads some more, which may not be enough for an event."""
         try:
-            if self._chunks is None:
-                self._response = self._open(self._events.position)
-                self._chunks = body_of(self._response)
+            chunks = self._connect()
             try:
-                chunk = self._chunks.__next__()
+                chunk = chunks.__next__()
             except StopIteration:
-                if self._open_end:
-                    return False
                 raise ConnectionFailed("The stream of events broke off before its end.") from None
             self._ready.extend(self._events.feed(chunk))
             if self._ready:
@@ -98,7 +99,6 @@ class EventStream(Generic[E]):
             self._failures += 1
             platform.sleep(wait)
             self._events.reconnected()
-        return True
 
     def _disconnect(self) -> None:
         response, self._response, self._chunks = self._response, None, None
