@@ -7,7 +7,24 @@ export {
   type Templates,
 } from './client.js';
 export type { Command, CommandOptions, Commands, Process, StartOptions } from './commands.js';
-export * from './errors.js';
+export {
+  AlreadyExists,
+  AtCapacity,
+  AuthError,
+  BelljarError,
+  CommandFailed,
+  Conflict,
+  ConnectionFailed,
+  FileError,
+  InvalidRequest,
+  NotFound,
+  NotRunning,
+  RateLimited,
+  RequestTimeout,
+  ServerError,
+  TooLarge,
+  UnexpectedAnswer,
+} from './errors.js';
 export type { Files, ReadOptions, Source, WriteOptions } from './files.js';
 export {
   type CommandEvent,
