@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::command::{Command, Mode};
+use super::command::{Command, Mode, Stdin};
 use super::commands::{Said, Telling};
 use super::outcome::signal_number;
 use super::pty::SANDBOX_ENDED;
@@ -118,7 +118,7 @@ async fn begin(
     }
     let link = held.link().await.map_err(Trouble::NotRunning)?;
     let (process, output, mut input) = link.exec(start).await?;
-    if let (Some(text), Some(input)) = (more, &mut input) {
+    if let (Some(Stdin::Text(text)), Some(input)) = (more, &mut input) {
         // At most one message: the link takes it without the program.
         input.write(Bytes::from(text)).await?;
     }
@@ -127,14 +127,7 @@ async fn begin(
 
 /// Say why not, and close.
 async fn refuse(sender: &mut Sender, trouble: &Trouble) -> End {
-    match say(
-        sender,
-        &Said::Error {
-            message: trouble.to_string(),
-        },
-    )
-    .await
-    {
+    match say(sender, &Said::error(trouble)).await {
         Ok(()) => FaultCode::BadRequest.into(),
         Err(end) => end,
     }
