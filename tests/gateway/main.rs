@@ -38,3 +38,5 @@ mod shares;
 mod recordings;
 
 mod toolkata;
+
+mod inside;
