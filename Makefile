@@ -100,8 +100,8 @@ clean: ## remove what was built here (not the images)
 .PHONY: test all-tests
 test: ## everything: Rust, real gVisor sandboxes, the page, a browser
 	@$(setup) --test -- $(MAKE) all-tests
-all-tests: test-images test-rust autobahn test-web test-scripts
-	@printf '\nEverything passed: Rust, gVisor, WebSocket, page, browser, scripts.\n'
+all-tests: test-images test-rust autobahn test-web test-sdk test-scripts
+	@printf '\nEverything passed: Rust, gVisor, WebSocket, page, browser, SDKs, scripts.\n'
 
 .PHONY: fuzz
 fuzz: ## look for bytes that break what reads them, with nightly Rust; FUZZ_SECONDS=60 for a short look
@@ -117,6 +117,48 @@ target/autobahn/installed: tests/autobahn/requirements.txt
 	@python3 -m venv target/autobahn
 	@target/autobahn/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+# Types, style, tests and packages of both. The synchronous Python is made from the asynchronous, and committed.
+.PHONY: sdk sdk-python sdk-typescript
+sdk: sdk-python sdk-typescript ## the Python and TypeScript clients: check, test, package into target/sdk-packages
+sdk-python: target/sdk-python/installed
+	$(call step,the Python client: types and style)
+	@cd sdk/python && $(sdkpython) tools/make_sync.py --check
+	@cd sdk/python && $(sdkpython) -m ruff check && $(sdkpython) -m ruff format --check --quiet
+	@cd sdk/python && $(sdkpython) -m mypy
+	$(call step,the Python client: tests)
+	@cd sdk/python && env -u BELLJAR_URL timeout --verbose --kill-after=10 5m $(sdkpython) -m pytest
+	$(call step,the Python client: wheel and sdist)
+	@mkdir -p target/sdk-packages
+	@$(sdkpython) -m build --no-isolation --outdir target/sdk-packages sdk/python >target/sdk-packages/build.log 2>&1 \
+		|| { cat target/sdk-packages/build.log; exit 1; }
+	@$(sdkpython) -m zipfile -l target/sdk-packages/belljar-*.whl | grep -q py.typed
+sdk-typescript: sdk/typescript/node_modules/.package-lock.json
+	$(call step,the TypeScript client: types and style)
+	@cd sdk/typescript && npm run check
+	$(call step,the TypeScript client: tests)
+	@cd sdk/typescript && env -u BELLJAR_URL timeout --verbose --kill-after=10 5m npm test
+	$(call step,the TypeScript client: package)
+	@mkdir -p target/sdk-packages
+	@cd sdk/typescript && npm run package
+
+sdkpython := $(CURDIR)/target/sdk-python/bin/python
+
+target/sdk-python/installed: sdk/python/requirements-dev.txt
+	@python3 -m venv target/sdk-python
+	@target/sdk-python/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+sdk/typescript/node_modules/.package-lock.json: sdk/typescript/package-lock.json
+	@cd sdk/typescript && npm ci
+	@touch $@
+
+.PHONY: test-sdk sdk-live
+test-sdk: sdk
+sdk-live: sdk
+	$(call step,the clients against a live gateway)
+	@cargo build
+	@timeout --verbose --kill-after=10 20m node sdk/live.mjs
 
 .PHONY: test-images test-rust test-web test-scripts
 test-images:

@@ -18,6 +18,8 @@ mod doctor;
 
 mod attach;
 
+mod key;
+
 /// Throw-away Linux terminals, sealed in gVisor, over a WebSocket.
 #[derive(Debug, Parser)]
 #[command(name = "belljar", version, about)]
@@ -34,6 +36,9 @@ enum Command {
     Reload(Settings),
     /// Check this machine and prove the seal, with advice for whatever is wrong.
     Doctor(Settings),
+    /// Make, list and revoke the API keys of programs.
+    #[command(subcommand)]
+    Key(key::Command),
     /// Open a terminal of a gateway in this one.
     Attach(attach::Target),
 }
@@ -78,6 +83,7 @@ pub async fn run(cli: Cli, sockets: ListenFd) -> ExitCode {
             Ok(config) => doctor::run(&config).await,
             Err(error) => complain(&error.to_string()),
         },
+        Command::Key(command) => key::run(command),
         Command::Attach(target) => attach::run(&target).await,
     }
 }

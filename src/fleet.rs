@@ -127,17 +127,16 @@ impl Fleet {
         {
             return Err(CreateError::Unavailable(reason));
         }
+        let template = plan.recipe.template(&config)?;
         let allowance = plan.caller.allowance(&config.api);
         let permit = self
             .starts
             .admit(&plan.caller.owner, allowance, Instant::now())?;
-        let template = plan.recipe.template(&config)?;
         let warm = if plan.recipe.is_template_only() {
             self.sandboxes.claim(&plan.recipe.template, &template)
         } else {
             None
         };
-        self.metrics.fleet_started(warm.is_some());
         let origin = match warm {
             Some(warm) => Origin::Pool(warm),
             None => match self.sandboxes.reserve() {
@@ -148,6 +147,8 @@ impl Fleet {
                 }
             },
         };
+        self.metrics
+            .fleet_started(matches!(origin, Origin::Pool(_)));
         let (identity, ttl) = plan.identity(&template);
         let (held, handle) = Held::new(identity, SystemTime::now() + ttl, State::Starting);
         let (tell, started) = oneshot::channel();
@@ -207,9 +208,10 @@ impl Fleet {
             let permit = self.starts.readmit(owner, ago, Instant::now());
             let (held, handle) = Held::new(note.identity, note.expires_at, State::Starting);
             // What is stopped has nothing but its note, which goes with its place.
-            let origin = match note.stopped {
-                false => Origin::Earlier(slot),
-                true => Origin::Stopped,
+            let origin = if note.stopped {
+                Origin::Stopped
+            } else {
+                Origin::Earlier(slot)
             };
             self.run(&held, handle, permit, None, origin);
         }

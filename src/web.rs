@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
@@ -52,6 +52,10 @@ mod recording;
 mod object;
 
 mod inside;
+
+mod k2;
+
+mod liteboxd;
 
 mod auth;
 
@@ -117,18 +121,16 @@ pub fn router(app: App) -> Router {
         .route("/environments", get(sessions::environments))
         .route("/status", get(health::status))
         .layer(from_fn(bounded_body));
-    let api = api::router();
     // Only what is ours and public is compressed: a compressed secret leaks by its length.
     let page = Router::new()
-        .route("/", get(assets::index))
+        .route("/", get(index))
         .route("/assets/{*path}", get(assets::asset))
         .layer(CompressionLayer::new());
     Router::new()
         .merge(page)
         .merge(sessions.clone())
-        .merge(api.clone())
-        .nest("/api", api.clone())
-        .nest("/api/v1", sessions.merge(api))
+        .nest("/api/v1", sessions)
+        .merge(api::everywhere())
         .route("/ws", any(terminal::start))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
@@ -141,6 +143,18 @@ pub fn router(app: App) -> Router {
         .layer(always(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(always(header::REFERRER_POLICY, "no-referrer"))
         .with_state(app)
+}
+
+/// `GET /`: the page for people, a word of welcome for programs.
+async fn index(headers: HeaderMap) -> Response {
+    let shows_pages = k2::shows_pages(&headers);
+    let mut response = match shows_pages {
+        true => assets::index(headers).await,
+        false => k2::welcome(),
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().append(header::VARY, vary);
+    response
 }
 
 /// What a connection is served whose client has too many of them.

@@ -9,6 +9,7 @@ export default defineConfig({
     // Every browser that has the features of `target` also preloads modules by itself.
     modulePreload: { polyfill: false },
     rolldownOptions: {
+      input: ['index.html', 'docs.html'],
       output: {
         // xterm.js changes far less often than this code: a file of its own stays in visitors' caches.
         codeSplitting: {
@@ -22,6 +23,7 @@ export default defineConfig({
       '/ws': { target: 'http://127.0.0.1:3001', ws: true },
       '/sessions': { target: 'http://127.0.0.1:3001', ws: true },
       '/status': { target: 'http://127.0.0.1:3001' },
+      '/api': { target: 'http://127.0.0.1:3001' },
     },
   },
   test: { include: ['src/**/*.test.ts'] },

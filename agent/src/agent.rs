@@ -9,14 +9,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use belljar_link::frame::{Frame, FrameError};
 use belljar_link::message::files::Page;
 use belljar_link::message::{
-    Alive, Attach, Attached, ControlCommand, InputReady, MAX_TERMINALS, OpenTerminal, Refusal,
-    Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo, TerminalOpened, UNSUPPORTED,
-    VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, Done, InputReady, MAX_TERMINALS, OpenTerminal,
+    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo, TerminalOpened,
+    UNSUPPORTED, VERSION, Welcome,
 };
 use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
 use futures::{SinkExt, StreamExt};
@@ -24,6 +24,7 @@ use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
+use crate::files::Files;
 use crate::hands::Hands;
 use crate::history::Read;
 use crate::inspect::inspect;
@@ -32,13 +33,16 @@ use crate::poller::Poller;
 use crate::process::Processes;
 use crate::reaper::Reaper;
 use crate::terminal::Terminal;
-use crate::{Event, tasks, wire};
+use crate::{Event, port, stats, tasks, wire};
 
 /// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
 const CHUNK: usize = 32 * 1024;
 
 /// Most bytes of a list in one message, roughly. One item more still fits into a frame.
 const PAGE: usize = 64 * 1024;
+
+/// Between hanging up a terminal's program and killing it.
+const HANG_UP: Duration = Duration::from_millis(500);
 
 /// Pings of one attach that may wait for their turn. A gateway sends one every few seconds.
 const MAX_PINGS: usize = 16;
@@ -51,6 +55,8 @@ pub(crate) struct Agent {
     pub(crate) poller: Arc<Poller>,
     hands: Arc<Hands>,
     processes: Arc<Processes>,
+    files: Files,
+    started: Instant,
     terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
     next_terminal: AtomicU32,
     events: mpsc::SyncSender<Event>,
@@ -66,6 +72,7 @@ impl Agent {
         let poller = Poller::new()?;
         let hands = Arc::new(Hands::default());
         let processes = Processes::new(reaper.clone(), poller.clone(), hands.clone());
+        let files = Files::new(hands.clone(), poller.clone());
         Ok(Self {
             sandbox,
             life,
@@ -73,6 +80,8 @@ impl Agent {
             poller,
             hands,
             processes: Arc::new(processes),
+            files,
+            started: Instant::now(),
             terminals: Mutex::default(),
             next_terminal: AtomicU32::new(1),
             events,
@@ -156,10 +165,18 @@ impl Agent {
                 self.follow_process(process, from, stream).await
             }
             Request::ProcessInput { process } => self.process_input(process, stream).await,
-            _ => {
-                let refusal = Refusal::new(UNSUPPORTED, "this agent does not do that");
-                reply::<()>(&mut stream, Err(refusal)).await
+            Request::CloseTerminal { terminal } => {
+                let closed = self.close_terminal(terminal);
+                reply(&mut stream, closed).await
             }
+            Request::Connect { port } => port::serve(&self.poller, port, stream).await,
+            Request::Stats => {
+                let started = self.started;
+                let stats = self.hands.run(move || stats::stats(started)).await;
+                reply(&mut stream, Ok(stats)).await
+            }
+            // All others are about files, and whoever serves those knows which are not.
+            request => self.files.serve(request, stream).await,
         }
     }
 
@@ -221,6 +238,22 @@ impl Agent {
         let id = self.next_terminal.fetch_add(1, Ordering::Relaxed);
         terminals.insert(id, terminal);
         Ok(TerminalOpened { terminal: id })
+    }
+
+    fn close_terminal(&self, id: u32) -> Reply<Done> {
+        let terminal = self.terminal(id)?;
+        self.terminals().remove(&id);
+        if terminal.exit().is_none() {
+            let _ = rustix::process::kill_process_group(terminal.pid(), Signal::HUP);
+            let poller = self.poller.clone();
+            tasks::spawn(async move {
+                poller.sleep(HANG_UP).await;
+                if terminal.exit().is_none() {
+                    let _ = rustix::process::kill_process_group(terminal.pid(), Signal::KILL);
+                }
+            });
+        }
+        Ok(Done {})
     }
 
     async fn input(&self, terminal: u32, mut stream: FrameStream) -> Result<(), FrameError> {
@@ -357,7 +390,7 @@ impl Drop for Turn {
 }
 
 /// Answer with a list, in parts that fit into a message.
-async fn pages<T: Serialize>(
+pub(crate) async fn pages<T: Serialize>(
     stream: &mut FrameStream,
     items: Vec<T>,
     truncated: bool,
@@ -387,6 +420,10 @@ async fn pages<T: Serialize>(
     }
 }
 
-async fn reply<T: Serialize>(stream: &mut FrameStream, reply: Reply<T>) -> Result<(), FrameError> {
+/// Answer.
+pub(crate) async fn reply<T: Serialize>(
+    stream: &mut FrameStream,
+    reply: Reply<T>,
+) -> Result<(), FrameError> {
     stream.send(Frame::message(&reply)?).await
 }

@@ -4,8 +4,8 @@
 //! if no gateway is left. It is one static binary and runs in any image as any user.
 //!
 //! In reading order: [`agent`] answers the gateway's requests, [`terminal`] is a program on a
-//! [`pty`] with its [`history`] and [`flow`] control, [`process`] one without a terminal, [`files`] is
-//! the sandbox's files, [`reaper`] waits for processes, [`life`] decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
+//! [`pty`] with its [`history`] and [`flow`] control, [`process`] one without a terminal, [`files`] are
+//! the sandbox's files, [`port`] its ports, [`stats`] what it uses, [`reaper`] waits for processes, [`life`] decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
 //! looks around for `belljar doctor`. Everything that waits is a thread that blocks; [`tasks`] says
 //! why, and runs what a link does. [`poller`] is the thread that waits for what is many, [`hands`]
 //! are those that do what is slow.
@@ -25,6 +25,10 @@ mod flow;
 mod process;
 
 mod files;
+
+mod port;
+
+mod stats;
 
 mod reaper;
 

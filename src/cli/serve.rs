@@ -12,6 +12,7 @@ use super::Settings;
 use super::control::Control;
 use crate::config::{Config, ConfigError, LauncherKind};
 use crate::gateway::Gateway;
+use crate::keys;
 use crate::sandbox::{EngineState, launcher};
 use crate::session::Leave;
 use crate::telemetry::Telemetry;
@@ -77,10 +78,13 @@ async fn serve(
             }
         })?),
     };
+    // A mistake to be mended now: later, a file that cannot be read lets nobody in.
+    keys::read(&config.api.keys_file).map_err(|error| error.to_string())?;
     let gateway = Gateway::new(config.clone(), launcher(config)).await;
     let reloader = Reloader {
         load,
         live: gateway.app().config.clone(),
+        keys: gateway.app().keys.clone(),
         telemetry,
         address,
         control,

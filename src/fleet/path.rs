@@ -64,13 +64,13 @@ pub(super) fn may_be_home(path: &str) -> Result<(), String> {
     let hides = SYSTEM.iter().any(|dir| within(path, dir))
         || ROOTS.contains(&path)
         || (within(path, "/usr") && !path.starts_with(APPLICATIONS));
-    match hides {
-        true => Err(format!(
+    if hides {
+        return Err(format!(
             "must not be {path}, which belongs to the system; /workspace or a directory below /home, \
              for instance, will do"
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 #[cfg(test)]

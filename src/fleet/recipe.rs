@@ -58,9 +58,10 @@ impl Recipe {
 
     /// What has asked for the image, as the API calls it.
     pub(super) fn image_field(&self) -> &'static str {
-        match self.image.is_some() && !self.image_by_template {
-            true => "image",
-            false => "template",
+        if self.image.is_some() && !self.image_by_template {
+            "image"
+        } else {
+            "template"
         }
     }
 }

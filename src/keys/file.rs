@@ -112,7 +112,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("belljar-keys-file-{}", std::process::id()));
         let path = dir.join("inner/keys.toml");
         assert!(read(&path).unwrap().is_empty());
-        let mut made = Vec::new();
+        let mut texts = Vec::new();
         for name in ["one", "other \"quoted\""] {
             let (key, text) = Key::new(NewKey {
                 name: name.into(),
@@ -122,12 +122,12 @@ mod tests {
                 sandboxes_per_hour: None,
             });
             edit(&path, |keys| keys.push(key)).unwrap();
-            made.push(text);
+            texts.push(text);
         }
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
-        for key in &made {
+        for key in &texts {
             assert!(!text.contains(key.rsplit('_').next().unwrap()), "a secret");
         }
         let names: Vec<String> = read(&path).unwrap().into_iter().map(|k| k.name).collect();

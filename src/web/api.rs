@@ -2,13 +2,16 @@
 //!
 //! In reading order: [`auth`] says who asks, [`body`] reads what is asked for with the [`units`] that
 //! people write, [`sandboxes`] and [`templates`] are the routes, [`idempotency`] answers a repeated
-//! request as the first one, [`problem`] is what anyone is told who gets none of it.
+//! request as the first one, [`problem`] is what anyone is told who gets none of it, [`openapi`] says all
+//! that to programs.
 
 use axum::Router;
 use axum::middleware::{from_fn, map_response};
-use axum::routing::{get, post};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{App, bounded_body, inside};
+use super::{App, bounded_body, inside, k2, liteboxd};
 
 pub(in crate::web) mod auth;
 
@@ -20,31 +23,51 @@ pub(in crate::web) mod units;
 
 mod idempotency;
 
+pub(in crate::web) mod openapi;
+
 mod sandboxes;
 
 mod templates;
 
 pub use idempotency::Answers;
 
-/// The routes. They are served at `/api/v1`, and for clients of other systems at `/api` and `/` too.
+use openapi::Description;
+
+/// The routes, described. They are served at `/api/v1`, and for clients of other systems at `/api` and
+/// `/` too.
 ///
-/// Those whose body is small are read as a whole before their handler runs; what streams its body
-/// is a route of its own below.
-pub(super) fn router() -> Router<App> {
-    let small = Router::new()
-        .route("/sandboxes", get(sandboxes::list).post(sandboxes::create))
-        .route(
+/// Those whose body is small are read as a whole before their handler runs; what streams its body is
+/// merged beside them.
+pub(super) fn router() -> OpenApiRouter<App> {
+    let small = OpenApiRouter::new()
+        .routes(routes!(sandboxes::list, sandboxes::create))
+        .routes(routes!(sandboxes::show, sandboxes::end))
+        .routes(routes!(sandboxes::set_timeout))
+        .routes(routes!(sandboxes::act))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::show))
+        .nest(
             "/sandboxes/{id}",
-            get(sandboxes::show).delete(sandboxes::end),
+            inside::routes()
+                .merge(k2::routes())
+                .merge(liteboxd::routes()),
         )
-        .route("/sandboxes/{id}/timeout", post(sandboxes::set_timeout))
-        .route("/sandboxes/{id}/actions", post(sandboxes::act))
-        .route("/templates", get(templates::list))
-        .route("/templates/{name}", get(templates::show))
-        .nest("/sandboxes/{id}", inside::routes())
         .layer(from_fn(bounded_body));
-    Router::new()
+    OpenApiRouter::with_openapi(Description::openapi())
         .merge(small)
-        .nest("/sandboxes/{id}", inside::streams())
+        .nest(
+            "/sandboxes/{id}",
+            inside::streams().merge(liteboxd::streams()),
+        )
         .layer(map_response(problem::in_our_form))
+}
+
+/// The same at all their addresses, and where their description is read.
+pub(super) fn everywhere() -> Router<App> {
+    let (routes, description) = router().split_for_parts();
+    Router::new()
+        .merge(routes.clone())
+        .nest("/api", routes.clone())
+        .nest("/api/v1", routes)
+        .merge(openapi::routes(&description))
 }

@@ -15,6 +15,11 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     serve("index.html", "no-cache", &headers)
 }
 
+/// `GET /docs`: the API, to read.
+pub(super) async fn docs(headers: HeaderMap) -> Response {
+    serve("docs.html", "no-cache", &headers)
+}
+
 /// `GET /assets/…`
 pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let path = format!("assets/{path}");

@@ -5,8 +5,8 @@
 //! the agent refuses, [`patience`] how an answer may take longer than others, [`pty`] is
 //! terminals, [`commands_ws`] a command on a WebSocket, [`ports`] a server in the sandbox.
 
-use axum::Router;
 use axum::routing::{any, get, post};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
 
@@ -16,19 +16,19 @@ mod running;
 
 mod trouble;
 
-mod command;
+pub(super) mod command;
 
-mod commands;
+pub(super) mod commands;
 
-mod text;
+pub(super) mod text;
 
-mod outcome;
+pub(super) mod outcome;
 
 mod processes;
 
-mod transfer;
+pub(super) mod transfer;
 
-mod files;
+pub(super) mod files;
 
 mod watch;
 
@@ -44,8 +44,8 @@ pub(super) use running::Running;
 pub(super) use trouble::Trouble;
 
 /// Routes below `/sandboxes/{id}` whose requests are small and come whole.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route("/commands", post(commands::create))
         .route("/code", post(commands::code))
         .route("/processes", get(processes::list))
@@ -69,8 +69,8 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
-pub(super) fn streams() -> Router<App> {
-    Router::new()
+pub(super) fn streams() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route(
             "/files",
             get(files::read).put(files::write).delete(files::remove),

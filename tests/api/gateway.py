@@ -25,7 +25,7 @@ class Gateway:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BELLJAR_")}
         environment |= {
             "BELLJAR_LISTEN": f"127.0.0.1:{port}",
-            "BELLJAR_AGENT": agent,
+            "BELLJAR_AGENT": os.path.abspath(agent),
             "BELLJAR_RUN_DIR": directory,
             "BELLJAR_DOCKER__NAMESPACE": f"api-{port}",
             # What the machine's own user may do is not for these tests to use up.

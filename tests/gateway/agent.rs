@@ -30,6 +30,10 @@ mod terminals;
 
 mod processes;
 
+mod files;
+
+mod ports;
+
 mod protocol;
 
 mod life;

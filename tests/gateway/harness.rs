@@ -70,6 +70,8 @@ pub fn process_config() -> Config {
     template.env.insert("PS1".into(), "$ ".into());
     // Tests count sandboxes.
     template.pool = 0;
+    // Whatever this machine has.
+    config.api.keys_file = "/nowhere/belljar/keys.toml".into();
     config
 }
 
@@ -140,6 +142,7 @@ impl TestGateway {
         let begun = Instant::now();
         loop {
             let (sandboxes, permits) = (self.app.sandboxes.count(), self.app.limiter.held());
+            let permits = permits + self.app.fleet.held();
             let waiting = *self.app.sandboxes.waiting().borrow();
             if sandboxes == 0 && permits == 0 && waiting == 0 {
                 return;
@@ -161,6 +164,7 @@ impl TestGateway {
             .expect("without a panic");
         assert_eq!(self.app.sandboxes.count(), 0);
         assert_eq!(self.app.limiter.held(), 0);
+        assert_eq!(self.app.fleet.held(), 0);
     }
 
     /// Connect with the `belljar.v1` subprotocol.
@@ -204,29 +208,20 @@ impl TestGateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n",
-            self.address,
-            body.len()
-        );
-        for (name, value) in headers {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        let request = format!("{head}\r\n{body}");
-        stream
-            .write_all(request.as_bytes())
-            .await
-            .expect("it reads");
-        let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer))
-            .await
-            .expect("it answers in time")
-            .expect("it answers");
-        let answer = String::from_utf8(answer).expect("text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+        let (head, body) = self.exchange(method, path, headers, body).await;
         let status = head.split(' ').nth(1).expect("a status");
-        (status.parse().expect("a number"), body.to_owned())
+        (status.parse().expect("a number"), body)
+    }
+
+    /// The same; the answer's head and body.
+    pub async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (String, String) {
+        exchange(self.address, method, path, headers, body).await
     }
 
     /// The same for JSON.
@@ -248,6 +243,41 @@ impl TestGateway {
         let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
         (status, body)
     }
+}
+
+/// An HTTP request by hand to a gateway anywhere; the answer's head and body. A header of the request
+/// may take the place of the usual `host`.
+pub async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        let _ = write!(head, "host: {}\r\n", address);
+    }
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    let request = format!("{head}\r\n{body}");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it reads");
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("it answers in time")
+        .expect("it answers");
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    (head.to_owned(), body.to_owned())
 }
 
 /// Connect to a gateway anywhere, with these headers; the error of a refused upgrade.

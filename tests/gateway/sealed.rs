@@ -36,6 +36,8 @@ mod counting;
 
 mod restart;
 
+mod fleet;
+
 mod chaos;
 
 mod pool;
@@ -49,6 +51,8 @@ mod faults;
 mod keys;
 
 mod guests;
+
+mod operations;
 
 /// The engine under test.
 const ENGINE: &str = "/var/run/docker.sock";

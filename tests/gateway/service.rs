@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use crate::harness::{Client, PATIENCE, agent, connect_to};
 
+mod keys;
+
 mod reload;
 
 mod supervised;
@@ -64,6 +66,7 @@ impl Place {
             .env("BELLJAR_AGENT", agent())
             .env("BELLJAR_LISTEN", "127.0.0.1:0")
             .env("BELLJAR_RUN_DIR", &self.0)
+            .env("BELLJAR_API__KEYS_FILE", self.file("keys.toml"))
             .kill_on_drop(true);
         command
     }

@@ -11,6 +11,7 @@ use tokio::signal::unix::Signal;
 use super::manager;
 use crate::cli::control::{Answer, Control};
 use crate::config::{Change, Config, ConfigError, Live};
+use crate::keys::Keys;
 use crate::telemetry::Telemetry;
 
 /// Keeps the configuration in force what its file and variables say.
@@ -18,6 +19,7 @@ pub(super) struct Reloader<'a, Load> {
     /// Reads it, from where the gateway read it first.
     pub(super) load: Load,
     pub(super) live: Arc<Live>,
+    pub(super) keys: Arc<Keys>,
     pub(super) telemetry: &'a Telemetry,
     pub(super) address: SocketAddr,
     pub(super) control: Control,
@@ -83,9 +85,15 @@ where
         let next = (self.load)().map_err(|error| -> Vec<String> {
             error.problems.iter().map(ToString::to_string).collect()
         })?;
+        let keys = self.keys.reload();
+        let keys = keys.map_err(|error| vec![error.to_string()])?;
         self.telemetry
             .set_filter(&next.log)
             .map_err(|error| vec![error])?;
-        Ok(self.live.replace(&next))
+        let mut change = self.live.replace(&next);
+        if keys {
+            change.applied.push("the API keys".into());
+        }
+        Ok(change)
     }
 }

@@ -139,7 +139,7 @@ fn local(parts: &Parts) -> Result<(), Problem> {
 }
 
 /// The key that a request presents. Clients that take nothing but a URL send Basic, whose password it
-/// is; browsers' WebSockets `?api_key=`.
+/// is; a browser's socket `?api_key=`.
 fn presented(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     if let Some((scheme, value)) = text("authorization").and_then(|value| value.split_once(' ')) {

@@ -107,7 +107,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 mod tests {
     use super::*;
 
-    fn first(turn: Result<Turn, Problem>) -> bool {
+    fn first(turn: &Result<Turn, Problem>) -> bool {
         matches!(turn, Ok(Turn::First(_)))
     }
 
@@ -115,14 +115,14 @@ mod tests {
     async fn a_key_stands_for_one_request_of_one_owner() {
         let answers = Answers::default();
         let turn = |key: &str, body: &str| answers.turn(&Owner::Local, key, body.as_bytes());
-        assert!(first(turn("a", "x")));
+        assert!(first(&turn("a", "x")));
         assert!(matches!(turn("a", "x"), Ok(Turn::Again(_))));
         assert!(turn("a", "y").is_err());
-        assert!(first(turn("b", "y")));
+        assert!(first(&turn("b", "y")));
         answers.forget(&Owner::Local, "a");
-        assert!(first(turn("a", "y")));
+        assert!(first(&turn("a", "y")));
         tokio::time::advance(REMEMBERED).await;
-        assert!(first(turn("a", "z")));
+        assert!(first(&turn("a", "z")));
     }
 
     #[tokio::test(start_paused = true)]
@@ -130,11 +130,15 @@ mod tests {
         let answers = Answers::default();
         for number in 0..MAX_ANSWERS + 10 {
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert!(first(answers.turn(&Owner::Local, &number.to_string(), b"")));
+            assert!(first(&answers.turn(
+                &Owner::Local,
+                &number.to_string(),
+                b""
+            )));
         }
         assert_eq!(answers.entries().len(), MAX_ANSWERS);
         assert!(
-            first(answers.turn(&Owner::Local, "0", b"")),
+            first(&answers.turn(&Owner::Local, "0", b"")),
             "the oldest is forgotten"
         );
     }

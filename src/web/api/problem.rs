@@ -7,6 +7,7 @@ use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::error::{CAPACITY_RETRY, Foreign};
 use super::super::protocol::Fault;
@@ -33,17 +34,25 @@ pub(in crate::web) struct Problem {
     retry_after: Option<Duration>,
 }
 
-#[derive(Debug, Serialize)]
+/// An error, as problem details (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+#[schema(as = Problem)]
+pub(in crate::web) struct Body {
     r#type: &'static str,
-    title: &'a str,
+    /// The status in words.
+    title: &'static str,
     status: u16,
-    detail: &'a str,
+    /// One sentence for people.
+    detail: String,
+    /// A stable code for programs.
     error: &'static str,
-    message: &'a str,
+    /// As `detail`, where older clients look for it.
+    message: String,
+    /// Which part of the request it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
+    field: Option<String>,
+    /// Seconds to wait before the next try.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
 }
@@ -62,6 +71,11 @@ impl Problem {
             field: None,
             retry_after: None,
         }
+    }
+
+    /// Its status, code and message, for an answer that has begun already.
+    pub(in crate::web) fn into_parts(self) -> (StatusCode, &'static str, String) {
+        (self.status, self.code, self.message)
     }
 
     /// 400: something about the request itself, named if it is one part of it.
@@ -241,10 +255,10 @@ impl IntoResponse for Problem {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
-            detail: &self.message,
+            detail: self.message.clone(),
             error: self.code,
-            message: &self.message,
-            field: self.field.as_deref(),
+            message: self.message,
+            field: self.field,
             retry_after: seconds,
         };
         let mut response = (self.status, Json(body)).into_response();

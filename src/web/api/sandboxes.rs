@@ -1,6 +1,7 @@
 //! Sandboxes: made, found, moved in time, stopped, ended.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -10,13 +11,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
+use utoipa::ToSchema;
 
 use super::super::App;
-use super::super::protocol::timestamp;
+use super::super::protocol::{millis, timestamp};
 use super::auth::{Asking, Mine};
 use super::body::{Body, parse};
 use super::idempotency::{self, Turn};
-use super::problem::Problem;
+use super::openapi::Refusals;
+use super::problem::{self, Problem};
 use super::units::{Cpus, Mebibytes, Memory, Seconds};
 use crate::fleet::{Caller, Held, Order, Reason, State as HeldState};
 
@@ -24,24 +27,39 @@ use crate::fleet::{Caller, Held, Order, Reason, State as HeldState};
 const PAGE: (usize, usize) = (100, 1000);
 
 /// What a sandbox may be created with; everything is optional, and older systems' names will do.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NewSandbox)]
 pub(in crate::web) struct CreateBody {
+    /// A template's name, or that of an image; the default template if absent.
     template: Option<String>,
+    /// The same.
     #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
     template_id: Option<String>,
+    /// An image that the engine has.
     image: Option<String>,
+    /// The sandbox ends after so long.
     timeout: Option<Seconds>,
+    /// The same.
     ttl: Option<Seconds>,
+    /// Environment of everything in it.
     env: Option<BTreeMap<String, String>>,
+    /// The same.
     envs: Option<BTreeMap<String, String>>,
+    /// What it is to be found by.
     metadata: Option<BTreeMap<String, String>>,
+    /// Working directory; also the home, unless it lies below the template's.
     cwd: Option<String>,
+    /// CPUs.
     cpus: Option<Cpus>,
+    /// The same.
     cpu_count: Option<Cpus>,
+    /// The same.
     cpu: Option<Cpus>,
+    /// Memory in MiB.
     #[serde(rename = "memoryMB", alias = "memoryMb")]
     memory_mb: Option<Mebibytes>,
+    /// Memory in bytes, or as `512Mi`.
     memory: Option<Memory>,
 }
 
@@ -65,8 +83,9 @@ impl CreateBody {
 }
 
 /// A sandbox, by its own names and those of older systems.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Sandbox)]
 pub(in crate::web) struct SandboxBody<'a> {
     id: &'a str,
     #[serde(rename = "sandboxID")]
@@ -77,19 +96,26 @@ pub(in crate::web) struct SandboxBody<'a> {
     #[serde(rename = "templateID")]
     template_id: &'a str,
     image: &'a str,
+    /// `starting`, `running`, `stopped` or `error`.
     status: &'static str,
     /// Why it does not run, if that was not its owner's wish.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     started_at: String,
+    #[schema(format = DateTime)]
     expires_at: String,
+    #[schema(format = DateTime)]
     end_at: String,
     /// Seconds left.
     timeout: u64,
     metadata: &'a BTreeMap<String, String>,
     cwd: &'a str,
+    #[schema(value_type = f64)]
     cpus: Number,
+    #[schema(value_type = f64)]
     cpu_count: Number,
     #[serde(rename = "memoryMB")]
     memory_mb: u64,
@@ -135,7 +161,7 @@ impl<'a> SandboxBody<'a> {
             created_at: created,
             end_at: end.clone(),
             expires_at: end,
-            timeout: left.unwrap_or_default().as_millis().div_ceil(1000) as u64,
+            timeout: millis(left.unwrap_or_default()).div_ceil(1000),
             metadata: &held.metadata,
             cwd: &held.cwd,
             cpu_count: cpus.clone(),
@@ -149,7 +175,21 @@ impl<'a> SandboxBody<'a> {
     }
 }
 
-/// `POST /sandboxes`
+/// Create a sandbox
+///
+/// Answered when it runs. Nothing is kept for a client that leaves before, unless it comes with an
+/// `Idempotency-Key`: then the same request is answered as the first one, for an hour.
+#[utoipa::path(
+    post, path = "/sandboxes", tag = "sandboxes", operation_id = "createSandbox",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    request_body = CreateBody,
+    responses(
+        (status = 201, description = "It runs", body = SandboxBody),
+        (status = 422, description = "The Idempotency-Key came with another request before",
+            body = problem::Body, content_type = "application/problem+json"),
+        Refusals
+    )
+)]
 pub(super) async fn create(
     State(app): State<App>,
     Asking(caller): Asking,
@@ -210,7 +250,20 @@ async fn make_once(
     Ok((made.ok_or_else(lost)??, again))
 }
 
-/// `GET /sandboxes?state=&template=&metadata.k=v&limit=&cursor=`
+/// List sandboxes
+///
+/// Those that have not ended, the oldest first. `metadata.KEY=VALUE` finds those with this in their
+/// metadata. If there are more, the header `Link` has the address of the next page.
+#[utoipa::path(
+    get, path = "/sandboxes", tag = "sandboxes", operation_id = "listSandboxes",
+    params(
+        ("state" = Option<String>, Query, description = "starting, running, stopped, error; several with commas"),
+        ("template" = Option<String>, Query, description = "A template's name"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most so many; 100 if absent"),
+        ("cursor" = Option<String>, Query, description = "As the address of the next page has it"),
+    ),
+    responses((status = 200, description = "Sandboxes", body = [SandboxBody]), Refusals)
+)]
 pub(super) async fn list(
     State(app): State<App>,
     Asking(caller): Asking,
@@ -339,31 +392,51 @@ fn escaped(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(byte.into());
         } else {
-            escaped += &format!("%{byte:02X}");
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped
 }
 
-/// `GET /sandboxes/{id}`
+/// Show a sandbox
+///
+/// One that has ended by itself is shown for ten minutes, with the reason.
+#[utoipa::path(
+    get, path = "/sandboxes/{id}", tag = "sandboxes", operation_id = "showSandbox",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses((status = 200, description = "The sandbox", body = SandboxBody), Refusals)
+)]
 pub(super) async fn show(Mine(held): Mine) -> Response {
     Json(SandboxBody::of(&held)).into_response()
 }
 
-/// `DELETE /sandboxes/{id}`
+/// End a sandbox
+#[utoipa::path(
+    delete, path = "/sandboxes/{id}", tag = "sandboxes", operation_id = "endSandbox",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses((status = 204, description = "It has ended"), Refusals)
+)]
 pub(super) async fn end(Mine(held): Mine) -> StatusCode {
     held.kill().await;
     StatusCode::NO_CONTENT
 }
 
 /// When a sandbox is to end.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Timeout)]
 pub(in crate::web) struct TimeoutBody {
+    /// So long from now.
+    #[schema(required)]
     timeout: Option<Seconds>,
 }
 
-/// `POST /sandboxes/{id}/timeout`
+/// Move a sandbox's end
+#[utoipa::path(
+    post, path = "/sandboxes/{id}/timeout", tag = "sandboxes", operation_id = "setTimeout",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    request_body = TimeoutBody,
+    responses((status = 204, description = "It ends then"), Refusals)
+)]
 pub(super) async fn set_timeout(
     State(app): State<App>,
     Mine(held): Mine,
@@ -380,7 +453,7 @@ async fn move_end(app: &App, held: &Held, timeout: Option<Seconds>) -> Result<()
 }
 
 /// What may be done with a sandbox.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Action {
     Stop,
@@ -391,13 +464,23 @@ enum Action {
 }
 
 /// What is to be done with a sandbox.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Act)]
 pub(in crate::web) struct ActBody {
     action: Action,
+    /// For `set_timeout`.
     timeout: Option<Seconds>,
 }
 
-/// `POST /sandboxes/{id}/actions`
+/// Stop, restart or end a sandbox, or move its end
+///
+/// A stopped sandbox keeps its id and its end, and nothing that was in it; `restart` starts it anew.
+#[utoipa::path(
+    post, path = "/sandboxes/{id}/actions", tag = "sandboxes", operation_id = "act",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    request_body = ActBody,
+    responses((status = 200, description = "The sandbox, afterwards", body = SandboxBody), Refusals)
+)]
 pub(super) async fn act(
     State(app): State<App>,
     Asking(caller): Asking,

@@ -5,16 +5,19 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::App;
 use super::auth::Asking;
+use super::openapi::Refusals;
 use super::problem::Problem;
 use crate::config::Template;
 
 /// A template, by its own names and those of older systems.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct TemplateBody<'a> {
+#[schema(as = Template)]
+pub(in crate::web) struct TemplateBody<'a> {
     name: &'a str,
     id: &'a str,
     #[serde(rename = "templateID")]
@@ -44,7 +47,11 @@ impl<'a> TemplateBody<'a> {
     }
 }
 
-/// `GET /templates`
+/// List templates
+#[utoipa::path(
+    get, path = "/templates", tag = "templates", operation_id = "listTemplates",
+    responses((status = 200, description = "Templates, by name", body = [TemplateBody]), Refusals)
+)]
 pub(super) async fn list(State(app): State<App>, _: Asking) -> Response {
     let config = app.config.get();
     let templates = config.templates.iter();
@@ -54,7 +61,12 @@ pub(super) async fn list(State(app): State<App>, _: Asking) -> Response {
     Json(bodies).into_response()
 }
 
-/// `GET /templates/{name}`
+/// Show a template
+#[utoipa::path(
+    get, path = "/templates/{name}", tag = "templates", operation_id = "showTemplate",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The template", body = TemplateBody), Refusals)
+)]
 pub(super) async fn show(
     State(app): State<App>,
     _: Asking,

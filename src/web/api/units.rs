@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::openapi::quantity;
+
 /// A number, or text.
 enum Written {
     Number(f64),
@@ -122,6 +124,11 @@ impl<'de> Deserialize<'de> for Mebibytes {
             .ok_or_else(|| D::Error::custom(format!("must be {expecting}")))
     }
 }
+
+quantity!(Seconds, "Seconds, or text as \"5m\"", 300);
+quantity!(Cpus, "CPUs, or text as \"500m\"", 0.5);
+quantity!(Memory, "Bytes, or text as \"512Mi\"", "512Mi");
+quantity!(Mebibytes, "MiB", 512);
 
 /// Bytes; the largest possible number for what is more.
 fn whole(bytes: f64) -> Option<u64> {

@@ -32,6 +32,16 @@ pub(in crate::web) enum Line {
     Program(Vec<String>),
 }
 
+/// What a program reads.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(in crate::web) enum Stdin {
+    /// This, and then the end.
+    Text(String),
+    /// What will be written to it, if true; for a program in the background.
+    Open(bool),
+}
+
 /// How the answer comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,7 +72,7 @@ pub(in crate::web) struct Command {
     /// Who runs it; only the sandbox's own user can.
     pub(in crate::web) user: Option<String>,
     /// Its standard input; nothing if absent.
-    pub(in crate::web) stdin: Option<String>,
+    pub(in crate::web) stdin: Option<Stdin>,
     /// Seconds.
     pub(in crate::web) timeout: Option<f64>,
     /// How the answer comes.
@@ -77,12 +87,21 @@ impl Command {
             None if self.mode == Mode::Background => None,
             timeout => Some(check_timeout(timeout)?),
         };
+        if self.stdin == Some(Stdin::Open(true)) && self.mode != Mode::Background {
+            return Err(Trouble::bad(
+                "stdin",
+                "must be text, unless the mode is background",
+            ));
+        }
         let start = StartProcess {
             command: self.argv()?,
             env: self.env.clone().unwrap_or_default(),
             cwd: Some(directory(held, self.cwd.as_deref())),
             user: self.user.clone(),
-            stdin: self.stdin.is_some(),
+            stdin: self
+                .stdin
+                .as_ref()
+                .is_some_and(|s| *s != Stdin::Open(false)),
             timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             background: self.mode == Mode::Background,
         };

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use belljar_link::client::LinkError;
 use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use bytes::Bytes;
 use futures::Stream;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::command::{Command, Line, Mode};
+use super::command::{Command, Line, Mode, Stdin};
 use super::outcome::{self, Exit, hand_over};
 use super::patience::{Holding, Patience};
 use super::text::{Piece, Pieces};
@@ -27,7 +28,7 @@ use crate::web::api::body::Body;
 const WAITING: usize = 8;
 
 /// `POST …/commands`
-pub(super) async fn create(
+pub(in crate::web) async fn create(
     State(app): State<App>,
     patience: Patience,
     running: Running,
@@ -44,7 +45,10 @@ pub(in crate::web) async fn run(
     mut command: Command,
 ) -> Result<Response, Trouble> {
     let start = command.start(&running.held)?;
-    let stdin = command.stdin.take();
+    let stdin = match command.stdin.take() {
+        Some(Stdin::Text(text)) => Some(text),
+        Some(Stdin::Open(_)) | None => None,
+    };
     if command.mode == Mode::Background {
         let process = running.link.start_process(start).await?;
         if let Some(text) = stdin {
@@ -100,6 +104,10 @@ pub(in crate::web) enum Said {
     Exit(Exit),
     /// It cannot be told how it ended. The last.
     Error {
+        /// A stable code.
+        error: &'static str,
+        /// What the status would have been.
+        status: u16,
         /// Why.
         message: String,
     },
@@ -147,26 +155,29 @@ pub(in crate::web) struct Telling {
 }
 
 impl Telling {
+    /// Where a reader goes on who has been told so much: before the character that is held back.
+    fn told(&self, offset: u64) -> u64 {
+        offset.saturating_sub((self.stdout.held() + self.stderr.held()) as u64)
+    }
+
     /// What to say of this event; `offset` is that after it.
     pub(in crate::web) fn of(&mut self, event: ProcessEvent, offset: u64) -> Vec<Said> {
-        let at = |piece| PieceAt { piece, offset };
         match event {
             ProcessEvent::Stdout(bytes) => {
                 let piece = self.stdout.next(&bytes);
-                piece
-                    .map(|piece| Said::Stdout(at(piece)))
-                    .into_iter()
-                    .collect()
+                let offset = self.told(offset);
+                let said = piece.map(|piece| Said::Stdout(PieceAt { piece, offset }));
+                said.into_iter().collect()
             }
             ProcessEvent::Stderr(bytes) => {
                 let piece = self.stderr.next(&bytes);
-                piece
-                    .map(|piece| Said::Stderr(at(piece)))
-                    .into_iter()
-                    .collect()
+                let offset = self.told(offset);
+                let said = piece.map(|piece| Said::Stderr(PieceAt { piece, offset }));
+                said.into_iter().collect()
             }
             ProcessEvent::Gap { from, to } => vec![Said::Gap { from, to }],
             ProcessEvent::Exit(exit) => {
+                let at = |piece| PieceAt { piece, offset };
                 let stdout = self.stdout.rest().map(|piece| Said::Stdout(at(piece)));
                 let stderr = self.stderr.rest().map(|piece| Said::Stderr(at(piece)));
                 let exit = Said::Exit(Exit::from(&exit));
@@ -193,7 +204,7 @@ pub(super) async fn stream(
         while let Some(event) = output.next().await {
             let said = match event {
                 Ok(event) => telling.of(event, output.offset()),
-                Err(error) => vec![broken(&error.to_string())],
+                Err(error) => vec![broken(error)],
             };
             for said in said {
                 let last = matches!(said, Said::Exit(_) | Said::Error { .. });
@@ -202,7 +213,7 @@ pub(super) async fn stream(
                 }
             }
         }
-        hand_over(&events, broken("the sandbox ended meanwhile")).await;
+        hand_over(&events, broken(LinkError::Closed)).await;
     };
     // Whichever ends, the input ends with the output.
     tokio::select! {
@@ -214,9 +225,12 @@ pub(super) async fn stream(
     }
 }
 
-fn broken(message: &str) -> Said {
+fn broken(error: LinkError) -> Said {
+    let (status, error, message) = Trouble::from(error).problem().into_parts();
     Said::Error {
-        message: message.to_owned(),
+        error,
+        status: status.as_u16(),
+        message,
     }
 }
 

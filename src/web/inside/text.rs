@@ -41,6 +41,11 @@ impl Pieces {
         (!whole.is_empty()).then(|| piece(whole))
     }
 
+    /// Bytes that are held back.
+    pub(in crate::web) fn held(&self) -> usize {
+        self.part.len()
+    }
+
     /// What is left at the end.
     pub(in crate::web) fn rest(&mut self) -> Option<Piece> {
         let part = std::mem::take(&mut self.part);

@@ -21,7 +21,7 @@ use crate::web::App;
 pub(in crate::web) const MAX_UPLOAD: u64 = 1 << 30;
 
 /// How long the next bytes of an upload may take to come.
-const NEXT_BYTES: Duration = Duration::from_secs(30);
+pub(in crate::web) const NEXT_BYTES: Duration = Duration::from_secs(30);
 
 /// Frames of a download that wait for a slow reader: with yamux's window, 384 KiB.
 const WAITING: usize = 2;

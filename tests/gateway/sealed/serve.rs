@@ -39,6 +39,7 @@ pub fn belljar(namespace: &Namespace, settings: &[(&str, &str)]) -> Command {
         .env("BELLJAR_AGENT", agent())
         .env("BELLJAR_RUN_DIR", run_dir)
         .env("BELLJAR_DOCKER__NAMESPACE", &namespace.name)
+        .env("BELLJAR_API__KEYS_FILE", "/nowhere/belljar/keys.toml")
         // Tests count sandboxes.
         .env("BELLJAR_TEMPLATES__BASE__POOL", "0")
         .envs(settings.iter().copied())

@@ -1,0 +1,141 @@
+# Made by tools/make_sync.py from src/belljar/_async/pty.py: change that.
+"""`sb.pty`: programs on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from .. import _blocking as platform
+from .._options import segment
+from ..errors import BelljarError, NotFound, UnexpectedAnswer
+from .client import API, Client
+
+
+class Ptys:
+    """Terminals of a sandbox."""
+
+    def __init__(self, client: Client, sandbox: str) -> None:
+        self._client = client
+        self._path = f"/sandboxes/{sandbox}/pty"
+
+    def create(
+        self,
+        cols: int = 80,
+        rows: int = 24,
+        *,
+        command: str | Sequence[str] | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> platform.Opening[Pty]:
+        """Opens a terminal with a program on it: by default the template's shell. Where it is entered with `with`,
+        it is killed at the end."""
+
+        def start() -> Pty:
+            body: dict[str, Any] = {"cols": cols, "rows": rows}
+            if command is not None:
+                body["command"] = command if isinstance(command, str) else list(command)
+            if cwd is not None:
+                body["cwd"] = cwd
+            if env is not None:
+                body["env"] = dict(env)
+
+            def undo(answer: Any) -> None:
+                Pty(self._client, self._path, _id(answer), None).kill()
+
+            answer = self._client.request("POST", self._path, body=body, undo=undo)
+            pty = Pty(self._client, self._path, _id(answer.json()), None)
+            try:
+                pty._connect()
+            except BaseException:
+                platform.complete(pty.kill)
+                raise
+            return pty
+
+        return platform.opening(start)
+
+    def connect(self, id: str) -> platform.Opening[Pty]:
+        """A terminal that is there already, from its present output on."""
+
+        def start() -> Pty:
+            pty = Pty(self._client, self._path, segment(id), None)
+            pty._connect()
+            return pty
+
+        return platform.opening(start)
+
+
+class Pty:
+    """A terminal. Iterating over it gives the bytes of its output, until its program has ended."""
+
+    def __init__(self, client: Client, path: str, id: str, socket: platform.Socket | None) -> None:
+        self.id = id
+        self._client = client
+        self._path = f"{path}/{segment(id)}"
+        self._socket = socket
+
+    def __repr__(self) -> str:
+        return f"Pty({self.id!r})"
+
+    def __enter__(self) -> Pty:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            platform.complete(self.kill)
+        except BelljarError:
+            # What went wrong first is what the caller should hear.
+            if error is None:
+                raise
+
+    def __iter__(self) -> Pty:
+        return self
+
+    def __next__(self) -> bytes:
+        data = self._open_socket().receive()
+        if data is None:
+            raise StopIteration
+        return data
+
+    def write(self, data: str | bytes) -> None:
+        """Types."""
+        self._open_socket().send(data.encode() if isinstance(data, str) else data)
+
+    def resize(self, cols: int, rows: int) -> None:
+        body = {"cols": cols, "rows": rows}
+        self._client.request("POST", f"{self._path}/resize", body=body, repeatable=True)
+
+    def close(self) -> None:
+        """Lets go of the terminal, and lets its program run on."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def kill(self) -> None:
+        """Ends the terminal and its program. That it has ended already is all right."""
+        self.close()
+        try:
+            self._client.request("DELETE", self._path)
+        except NotFound:
+            pass
+
+    def _connect(self) -> None:
+        options = self._client.options
+        url = options.websocket_url + API + self._path
+        self._socket = platform.connect(url, options.headers, options.timeout)
+
+    def _open_socket(self) -> platform.Socket:
+        assert self._socket is not None, "only an opened terminal is handed out"
+        return self._socket
+
+
+def _id(answer: Any) -> str:
+    fields = answer if isinstance(answer, dict) else {}
+    id = fields.get("sessionID", fields.get("id"))
+    if isinstance(id, int) and not isinstance(id, bool):
+        id = str(id)
+    if not isinstance(id, str):
+        raise UnexpectedAnswer("The gateway did not say which terminal it opened.")
+    return id

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fake import FakeGateway, Fault
+
+from belljar import FileChange, FileError, FileKind, NotFound, Sandbox, TooLarge, UnexpectedAnswer
+
+
+async def test_files(gateway: FakeGateway) -> None:
+    async with Sandbox.create() as sb:
+        await sb.files.write("/tmp/ä b.py", "print('é')", mode=0o755)
+        [seen] = gateway.requests("PUT")
+        assert seen.query == {"path": "/tmp/ä b.py", "mode": "755", "mkdirs": "true"}
+        assert await sb.files.read_text("/tmp/ä b.py") == "print('é')"
+        assert await sb.files.read("/tmp/ä b.py", offset=1, length=4) == b"rint"
+        pieces = [chunk async for chunk in sb.files.stream("/tmp/ä b.py")]
+        assert b"".join(pieces) == "print('é')".encode()
+        info = await sb.files.stat("/tmp/ä b.py")
+        assert (info.kind, info.size, info.mode, info.is_dir) == (FileKind.FILE, 11, 0o644, False)
+        assert (await sb.files.stat("/tmp")).is_dir
+        assert [file.name for file in await sb.files.list("/tmp")] == ["ä b.py"]
+        assert [file.name for file in await sb.files.glob("*.py", "/tmp")] == ["ä b.py"]
+        await sb.files.move("/tmp/ä b.py", "/tmp/c.py")
+        assert await sb.files.exists("/tmp/c.py")
+        assert not await sb.files.exists("/tmp/ä b.py")
+        await sb.files.mkdir("/tmp/d")
+        await sb.files.write("/tmp/d/e", b"\x00\xff")
+        with pytest.raises(FileError) as caught:
+            await sb.files.remove("/tmp/d")
+        assert caught.value.code == "not_empty"
+        await sb.files.remove("/tmp/d", recursive=True)
+        assert not await sb.files.exists("/tmp/d/e")
+
+
+async def test_a_file_that_is_missing_is_not_a_sandbox_that_is(gateway: FakeGateway) -> None:
+    async with Sandbox.create() as sb:
+        with pytest.raises(NotFound):
+            await sb.files.read("/tmp/none")
+        await sb.kill()
+        with pytest.raises(NotFound, match="sandbox"):
+            await sb.files.exists("/tmp/none")
+
+
+async def test_a_full_disk(gateway: FakeGateway) -> None:
+    async with Sandbox.create() as sb:
+        with pytest.raises(TooLarge, match="full") as caught:
+            await sb.files.write("/tmp/big", bytes(2 << 20))
+        assert caught.value.code == "no_space"
+
+
+async def test_a_write_is_repeated_an_upload_is_not(gateway: FakeGateway, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    async with Sandbox.create() as sb:
+        gateway.faults += [Fault(503), Fault(drop="after")]
+        await sb.files.write("/tmp/f", b"data")
+        assert len(gateway.requests("PUT")) == 3
+        gateway.faults += [Fault(503)]
+        with pytest.raises(Exception, match="Not now"):
+            await sb.files.upload(tmp_path / "f", "/tmp/f")
+        assert len(gateway.requests("PUT")) == 4
+
+
+async def test_a_file_up_and_down(gateway: FakeGateway, tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    (tmp_path / "up").write_bytes(data)
+    async with Sandbox.create() as sb:
+        await sb.files.upload(tmp_path / "up", "/tmp/f")
+        assert gateway.requests("PUT")[-1].headers["Content-Length"] == "300000"
+        await sb.files.download("/tmp/f", tmp_path / "down")
+        assert (tmp_path / "down").read_bytes() == data
+        with pytest.raises(TooLarge):
+            await sb.files.download("/tmp/f", tmp_path / "down", max_bytes=1000)
+        with pytest.raises(NotFound):
+            await sb.files.download("/tmp/none", tmp_path / "none")
+    # The earlier one is whole, and nothing lies beside it.
+    assert (tmp_path / "down").read_bytes() == data
+    assert sorted(os.listdir(tmp_path)) == ["down", "up"]
+
+
+async def test_a_directory_up_and_down(gateway: FakeGateway, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    (up / "sub" / ("n" * 150)).mkdir(parents=True)
+    (up / "a").write_bytes(b"a" * 1000)
+    (up / "sub" / ("n" * 150) / "ü").write_bytes(bytes(512))
+    (up / "link").symlink_to("a")
+    async with Sandbox.create() as sb:
+        await sb.files.mkdir("/tmp/d")
+        await sb.files.upload(up, "/tmp/d")
+        assert await sb.files.read("/tmp/d/a") == b"a" * 1000
+        assert await sb.files.read("/tmp/d/link") == b"a"
+        await sb.files.download("/tmp/d", tmp_path / "down")
+        pieces = [chunk async for chunk in sb.files.pack("/tmp/d")]
+        await sb.files.unpack(b"".join(pieces), "/tmp/e")
+        assert await sb.files.read("/tmp/e/a") == b"a" * 1000
+    assert (tmp_path / "down" / "a").read_bytes() == b"a" * 1000
+    assert (tmp_path / "down" / "sub" / ("n" * 150) / "ü").read_bytes() == bytes(512)
+
+
+async def test_an_archive_does_not_lead_out_of_its_directory(gateway: FakeGateway, tmp_path: Path) -> None:
+    async with Sandbox.create() as sb:
+        await sb.files.mkdir("/tmp/hostile")
+        with pytest.raises(UnexpectedAnswer, match="outside"):
+            await sb.files.download("/tmp/hostile", tmp_path / "down")
+        await sb.files.mkdir("/tmp/large")
+        await sb.files.write("/tmp/large/zeros", bytes(100_000))
+        with pytest.raises(TooLarge):
+            await sb.files.download("/tmp/large", tmp_path / "large", max_bytes=60_000)
+    assert os.listdir(tmp_path / "down") == []
+    assert not (tmp_path / "outside").exists()
+
+
+async def test_watch(gateway: FakeGateway) -> None:
+    async with Sandbox.create() as sb:
+        changes = []
+        async with sb.files.watch("/tmp", recursive=True) as watch:
+            async for change in watch:
+                changes.append(change)
+                if len(changes) == 2:
+                    break
+        assert changes == [FileChange("created", "/tmp/a"), FileChange("renamed", "/tmp/b", "/tmp/a", True)]
+        assert gateway.abandoned.wait(10)

@@ -1,0 +1,139 @@
+//! The API's description, by the code itself: `OpenAPI` 3.1 at `/api/openapi.json`, and to read at `/docs`.
+
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+use super::super::{App, assets};
+use super::problem;
+
+/// What the description says of the API as a whole. Its operations come with the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Belljar",
+        description = "Sandboxes for programs: sealed in gVisor, without a network, gone in time.\n\n\
+            The same routes are at `/api` and `/`, for clients of other systems. Unknown fields of a body \
+            are ignored. Errors are problem details (RFC 9457) with a stable code in `error`."
+    ),
+    servers((url = "/api/v1")),
+    security((), ("bearer" = []), ("header" = []), ("query" = []), ("basic" = [])),
+    modifiers(&Security),
+    tags(
+        (name = "sandboxes", description = "Made, found, moved in time, stopped, ended"),
+        (name = "templates", description = "What sandboxes are made from"),
+    )
+)]
+pub(super) struct Description;
+
+/// How a key is presented. Where none is configured, programs of the gateway's own machine need none.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        let http = |scheme| SecurityScheme::Http(HttpBuilder::new().scheme(scheme).build());
+        let key = |place: fn(ApiKeyValue) -> ApiKey, name| {
+            SecurityScheme::ApiKey(place(ApiKeyValue::new(name)))
+        };
+        for (name, scheme) in [
+            ("bearer", http(HttpAuthScheme::Bearer)),
+            ("basic", http(HttpAuthScheme::Basic)),
+            ("header", key(ApiKey::Header, "X-API-Key")),
+            ("query", key(ApiKey::Query, "api_key")),
+        ] {
+            components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// What any operation may answer in place of what was asked for.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) enum Refusals {
+    /// Something about the request is wrong; `field` says what, if it is one part of it.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Bad(problem::Body),
+    /// A key is needed.
+    #[response(status = 401, content_type = "application/problem+json")]
+    NoKey(problem::Body),
+    /// The key is not valid, or not for this.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(problem::Body),
+    /// There is no such thing, or it is somebody else's.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(problem::Body),
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(problem::Body),
+    /// The body is not JSON.
+    #[response(status = 415, content_type = "application/problem+json")]
+    NotJson(problem::Body),
+    /// Too many: `retryAfter` says when to come back.
+    #[response(status = 429, content_type = "application/problem+json")]
+    Limited(problem::Body),
+    /// Not now: `retryAfter` says when to come back.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(problem::Body),
+}
+
+/// The description as it is served, and as it lies in docs/openapi.json.
+pub(super) fn written(api: &utoipa::openapi::OpenApi) -> String {
+    let text = api.to_pretty_json();
+    text.expect("text and numbers") + "\n"
+}
+
+/// The routes by which the description is read.
+pub(super) fn routes(api: &utoipa::openapi::OpenApi) -> Router<App> {
+    let text = Bytes::from(written(api));
+    let serve = move || {
+        let text = text.clone();
+        async move { ([(header::CONTENT_TYPE, "application/json")], text).into_response() }
+    };
+    Router::new()
+        .route("/api/openapi.json", get(serve.clone()))
+        .route("/openapi.json", get(serve))
+        .route("/docs", get(assets::docs))
+}
+
+/// A quantity in the description: a number, or text as this.
+macro_rules! quantity {
+    ($type:ty, $description:literal, $example:literal) => {
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+                OneOfBuilder::new()
+                    .item(ObjectBuilder::new().schema_type(Type::Number))
+                    .item(ObjectBuilder::new().schema_type(Type::String))
+                    .description(Some($description))
+                    .examples([serde_json::json!($example)])
+                    .into()
+            }
+        }
+        impl utoipa::ToSchema for $type {}
+    };
+}
+pub(super) use quantity;
+
+#[cfg(test)]
+mod tests {
+    /// The description is kept in the repository, so that a change of the API shows in a review.
+    #[test]
+    fn the_description_in_docs_is_the_codes() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        let now = super::written(&super::super::router().into_openapi());
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == now,
+            "docs/openapi.json is not what the code says: run `UPDATE_OPENAPI=1 cargo test --lib openapi`, \
+             look at the difference, and commit it"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! A file as a form sends it: `file` and `path`, in either order.
+
+use axum::Json;
+use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use belljar_link::client::{Link, LinkError};
+use belljar_link::message::code;
+use belljar_link::message::files::{FileInfo, WriteOptions};
+use futures::StreamExt;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::secret::random_hex;
+use crate::web::App;
+use crate::web::api::problem::Problem;
+use crate::web::inside::command::directory;
+use crate::web::inside::patience::Patience;
+use crate::web::inside::transfer::{MAX_UPLOAD, NEXT_BYTES, check_length};
+use crate::web::inside::{Running, Trouble};
+
+/// Fields of a form that are looked at.
+const MAX_FIELDS: usize = 8;
+
+/// Longest path, bytes.
+const MAX_PATH: usize = 4096;
+
+/// `POST …/files`, `multipart/form-data`
+pub(super) async fn upload(
+    State(app): State<App>,
+    patience: Patience,
+    running: Running,
+    request: Request,
+) -> Result<Response, Trouble> {
+    check_length(request.headers())?;
+    let form = Multipart::from_request(request, &app).await;
+    let mut form = form.map_err(|rejection| {
+        Trouble::Asking(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            rejection.body_text(),
+        ))
+    })?;
+    let _holding = patience.hold();
+    let link = &running.link;
+    let (mut path, mut parked) = (None, None);
+    let mut info: Option<FileInfo> = None;
+    for _ in 0..MAX_FIELDS {
+        let field = timeout(NEXT_BYTES, form.next_field()).await;
+        let field = field
+            .map_err(|_| Trouble::BrokenBody)?
+            .map_err(|e| bad_form(&e))?;
+        let Some(mut field) = field else { break };
+        match field.name() {
+            Some("path") => path = Some(directory(&running.held, Some(&text(&mut field).await?))),
+            Some("file") if info.is_none() => {
+                // A path that is still to come: the file waits beside, in the sandbox.
+                let to = path.clone().unwrap_or_else(|| {
+                    let parked = format!(".upload-{}", random_hex::<8>());
+                    directory(&running.held, Some(&parked))
+                });
+                let options = WriteOptions {
+                    make_dirs: true,
+                    ..WriteOptions::default()
+                };
+                let mut writer = link.write_file(&to, options).await?;
+                let mut left = MAX_UPLOAD;
+                loop {
+                    let next = timeout(NEXT_BYTES, field.next()).await;
+                    let Some(bytes) = next.map_err(|_| Trouble::BrokenBody)? else {
+                        break;
+                    };
+                    let bytes = bytes.map_err(|e| bad_form(&e))?;
+                    left = left
+                        .checked_sub(bytes.len() as u64)
+                        .ok_or(Trouble::TooLarge(MAX_UPLOAD))?;
+                    writer.write(bytes).await?;
+                }
+                info = Some(writer.finish().await?);
+                parked = path.is_none().then_some(to);
+            }
+            _ => {
+                return Err(Trouble::bad(
+                    "form",
+                    "must have the fields file and path only",
+                ));
+            }
+        }
+    }
+    let placed = match (info, path, &parked) {
+        (None, ..) => Err(Trouble::bad("file", "must be given")),
+        (_, None, _) => Err(Trouble::bad("path", "must be given")),
+        (Some(info), Some(path), None) => Ok((path, info)),
+        (Some(info), Some(path), Some(from)) => {
+            place(link, from, &path).await.map(|()| (path, info))
+        }
+    };
+    if let (Err(_), Some(parked)) = (&placed, &parked) {
+        let _ = link.remove(parked, false).await;
+    }
+    let (path, info) = placed?;
+    let body = json!({"message": "file uploaded", "path": path, "size": info.size});
+    Ok(Json(body).into_response())
+}
+
+/// Give a file the path that it is for.
+async fn place(link: &Link, from: &str, to: &str) -> Result<(), Trouble> {
+    let above = to.rsplit_once('/').map_or("", |(above, _)| above);
+    if !above.is_empty() {
+        link.make_dir(above, true, None).await?;
+    }
+    match link.rename(from, to).await {
+        Err(LinkError::Refused(refusal)) if refusal.code == code::IO => copy(link, from, to).await,
+        done => Ok(done?),
+    }
+}
+
+/// Another file system: a rename does not lead there.
+async fn copy(link: &Link, from: &str, to: &str) -> Result<(), Trouble> {
+    let (_, mut reader) = link.read_file(from, 0, None).await?;
+    let mut writer = link.write_file(to, WriteOptions::default()).await?;
+    while let Some(bytes) = reader.next().await {
+        writer.write(bytes?).await?;
+    }
+    writer.finish().await?;
+    Ok(link.remove(from, false).await?)
+}
+
+async fn text(field: &mut axum::extract::multipart::Field<'_>) -> Result<String, Trouble> {
+    let mut bytes = Vec::new();
+    loop {
+        let next = timeout(NEXT_BYTES, field.next()).await;
+        let Some(more) = next.map_err(|_| Trouble::BrokenBody)? else {
+            break;
+        };
+        bytes.extend_from_slice(&more.map_err(|e| bad_form(&e))?);
+        if bytes.len() > MAX_PATH {
+            return Err(Trouble::bad(
+                "path",
+                format!("must be at most {MAX_PATH} bytes"),
+            ));
+        }
+    }
+    let text = String::from_utf8(bytes)
+        .ok()
+        .filter(|path| !path.is_empty());
+    text.ok_or_else(|| Trouble::bad("path", "must be text, and not empty"))
+}
+
+fn bad_form(error: &axum::extract::multipart::MultipartError) -> Trouble {
+    Trouble::bad("form", error.body_text().trim_end_matches('.'))
+}
