@@ -260,7 +260,7 @@ pub async fn exchange(
         body.len()
     );
     if !headers.iter().any(|(name, _)| *name == "host") {
-        let _ = write!(head, "host: {}\r\n", address);
+        let _ = write!(head, "host: {address}\r\n");
     }
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");

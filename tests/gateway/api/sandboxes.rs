@@ -176,6 +176,13 @@ async fn what_is_wrong_is_told_with_its_field() {
         );
         assert_eq!(told["error"], "invalid_request");
     }
+    gateway.assert_empty().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_ours_is_told_in_the_same_form() {
+    let gateway = TestGateway::process().await;
     let json = [("content-type", "application/json")];
     for (method, path, headers, body, status, code) in [
         (
