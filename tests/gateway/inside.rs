@@ -12,6 +12,8 @@ use crate::harness::{Client, PATIENCE, TestGateway};
 
 mod commands;
 
+mod liteboxd;
+
 mod ports;
 
 mod pty;

@@ -39,5 +39,5 @@ mod recordings;
 
 mod toolkata;
 
-mod inside;
 mod api;
+mod inside;

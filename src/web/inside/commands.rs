@@ -133,6 +133,16 @@ impl PieceAt {
 }
 
 impl Said {
+    /// What cannot be.
+    pub(super) fn error(trouble: &Trouble) -> Self {
+        let (status, error, message) = trouble.problem().into_parts();
+        Self::Error {
+            error,
+            status: status.as_u16(),
+            message,
+        }
+    }
+
     fn event(&self) -> Event {
         let name = match self {
             Self::Start { .. } => "start",
@@ -204,7 +214,7 @@ pub(super) async fn stream(
         while let Some(event) = output.next().await {
             let said = match event {
                 Ok(event) => telling.of(event, output.offset()),
-                Err(error) => vec![broken(error)],
+                Err(error) => vec![Said::error(&error.into())],
             };
             for said in said {
                 let last = matches!(said, Said::Exit(_) | Said::Error { .. });
@@ -213,7 +223,7 @@ pub(super) async fn stream(
                 }
             }
         }
-        hand_over(&events, broken(LinkError::Closed)).await;
+        hand_over(&events, Said::error(&LinkError::Closed.into())).await;
     };
     // Whichever ends, the input ends with the output.
     tokio::select! {
@@ -222,15 +232,6 @@ pub(super) async fn stream(
             feed(input).await;
             events.closed().await;
         } => {}
-    }
-}
-
-fn broken(error: LinkError) -> Said {
-    let (status, error, message) = Trouble::from(error).problem().into_parts();
-    Said::Error {
-        error,
-        status: status.as_u16(),
-        message,
     }
 }
 

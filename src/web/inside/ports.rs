@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::uri::PathAndQuery;
@@ -19,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::patience::Patience;
 use super::{Running, Trouble};
@@ -45,8 +45,8 @@ const MAX_BUFFER: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
 
 /// Where they are.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route("/ports/{port}", any(proxy))
         .route("/ports/{port}/", any(proxy))
         .route("/ports/{port}/{*path}", any(proxy))

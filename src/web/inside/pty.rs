@@ -17,8 +17,8 @@ use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::routing::{any, post};
-use axum::{Router, routing::get};
 use belljar_link::client::{
     Link, LinkError, Output, TerminalControl, TerminalInput, TerminalOutput,
 };
@@ -29,6 +29,7 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::command::{Command, Line};
 use super::{Running, Trouble};
@@ -47,11 +48,11 @@ const HOLD: Duration = Duration::from_secs(15);
 const RESIZE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// For an image that may have no other shell.
-const ANY_SHELL: &str = "command -v bash >/dev/null && exec bash -l; exec sh -l";
+pub(in crate::web) const ANY_SHELL: &str = "command -v bash >/dev/null && exec bash -l; exec sh -l";
 
 /// Below `/sandboxes/{id}`.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .route("/pty", get(list).post(create))
         .route("/pty/{pty}", any(attach).delete(close))
         .route("/pty/{pty}/resize", post(resize))
