@@ -32,6 +32,10 @@ pub(super) const SEND_DEADLINE: Duration = Duration::from_secs(30);
 /// How long saying goodbye may take.
 pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Bytes of output that are put into one JSON message: as text it may have six times as many, which
+/// must fit into what may wait to be written.
+pub(super) const MAX_TEXT: usize = 16 * 1024;
+
 /// Output beyond this, bytes, is no echo: whoever gets it lets the others go first, or a hundred
 /// floods would have their whole windows between two keys of somebody else.
 pub(super) const FLOOD: u64 = 4 * 1024;

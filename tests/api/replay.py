@@ -159,6 +159,7 @@ ROWS = {
         ("POST", "/sandboxes/:id/actions", {"action": "stop"}, 200, has(status="stopped")),
         ("POST", "/sandboxes/:id/actions", {"action": "restart"}, 200, SANDBOX),
         ("POST", "/sandboxes/:id/actions", {"action": "kill"}, 200, lambda a: True),
+        ("POST", "/sandboxes", {"template": "base"}, 201, SANDBOX),
         ("DELETE", "/sandboxes/:id", None, 204, NOTHING),
     ],
     "liteboxd.md": [

@@ -40,3 +40,4 @@ mod recordings;
 mod toolkata;
 
 mod api;
+mod inside;

@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::response::Response;
-use belljar_link::client::process::{ProcessInput, ProcessOutput};
+use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ use crate::fleet::Held;
 use crate::web::App;
 use crate::web::object::Object;
 use crate::web::protocol::FaultCode;
-use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, Receiver, Sender};
+use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, MAX_TEXT, Receiver, Sender};
 
 /// How long a client may take to say what it wants to have run.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -204,10 +204,7 @@ async fn show(sender: &mut Sender, mut output: ProcessOutput) -> End {
         let shown = tokio::select! {
             () = sender.ping_due() => sender.ping().await,
             event = output.next() => match event {
-                Some(Ok(event)) => {
-                    let before = output.offset();
-                    tell(sender, telling.of(event, before)).await
-                }
+                Some(Ok(event)) => event_of(sender, &mut telling, event, output.offset()).await,
                 Some(Err(_)) | None => Err(lost(sender).await),
             },
         };
@@ -215,6 +212,26 @@ async fn show(sender: &mut Sender, mut output: ProcessOutput) -> End {
             return end;
         }
     }
+}
+
+/// Tell of an event; `end` is the offset after it.
+async fn event_of(
+    sender: &mut Sender,
+    telling: &mut Telling,
+    event: ProcessEvent,
+    end: u64,
+) -> Result<(), End> {
+    let (mut bytes, of): (Bytes, fn(Bytes) -> ProcessEvent) = match event {
+        ProcessEvent::Stdout(bytes) => (bytes, ProcessEvent::Stdout),
+        ProcessEvent::Stderr(bytes) => (bytes, ProcessEvent::Stderr),
+        other => return tell(sender, telling.of(other, end)).await,
+    };
+    while !bytes.is_empty() {
+        let part = bytes.split_to(bytes.len().min(MAX_TEXT));
+        let offset = end.saturating_sub(bytes.len() as u64);
+        tell(sender, telling.of(of(part), offset)).await?;
+    }
+    Ok(())
 }
 
 async fn tell(sender: &mut Sender, all: Vec<Said>) -> Result<(), End> {

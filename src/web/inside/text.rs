@@ -60,6 +60,32 @@ fn piece(bytes: Vec<u8>) -> Piece {
     }
 }
 
+/// Makes text of output, in which no character is split, for clients that have no word for bytes. What
+/// is no text is shown as U+FFFD.
+#[derive(Debug, Default)]
+pub(in crate::web) struct Lossy {
+    /// The beginning of a character.
+    part: Vec<u8>,
+}
+
+impl Lossy {
+    /// The next text.
+    pub(in crate::web) fn next(&mut self, bytes: &[u8]) -> String {
+        let mut whole = std::mem::take(&mut self.part);
+        whole.extend_from_slice(bytes);
+        let last = whole
+            .utf8_chunks()
+            .last()
+            .map_or(&[][..], |chunk| chunk.invalid());
+        // The beginning of a character, as far as it goes.
+        let begun = str::from_utf8(last).is_err_and(|error| error.error_len().is_none());
+        let cut = whole.len() - if begun { last.len() } else { 0 };
+        let text = String::from_utf8_lossy(&whole[..cut]).into_owned();
+        self.part = whole.split_off(cut);
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +110,24 @@ mod tests {
         assert_eq!(pieces.rest(), None);
     }
 
+    #[test]
+    fn what_is_no_text_is_shown_as_such() {
+        let mut lossy = Lossy::default();
+        let said: String = [&b"a\xe2\x82"[..], b"\xac\xff", b"b\xe2", b"c", b"\xf0\x9f"]
+            .map(|bytes| lossy.next(bytes))
+            .concat();
+        assert_eq!(said, "a\u{20ac}\u{fffd}b\u{fffd}c");
+    }
+
     proptest! {
+        /// However text is cut, it comes out again.
+        #[test]
+        fn text_is_not_lost(string in "\\PC{0,60}", cut in 1usize..9) {
+            let mut lossy = Lossy::default();
+            let said: String = string.as_bytes().chunks(cut).map(|part| lossy.next(part)).collect();
+            prop_assert_eq!(said, string);
+        }
+
         /// However bytes are cut, they come out again.
         #[test]
         fn no_byte_is_lost(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 1usize..9) {
