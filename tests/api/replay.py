@@ -243,7 +243,7 @@ def programs(gateway: Gateway, report: Report, venvs: str):
 def main(binary: str, agent: str, venvs: str):
     report = Report()
     with tempfile.TemporaryDirectory() as directory:
-        gateway = Gateway(binary, agent, directory)
+        gateway = Gateway(binary, agent, directory, API__BUILDS="true")
         try:
             curls(gateway, report, directory)
             rows(gateway, report)
