@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use futures::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite, BufStream, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -92,10 +93,11 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// For the gateway, which holds thousands of links and writes keystrokes.
+    /// For the gateway, which holds thousands of links and writes keystrokes. Bodies longer than
+    /// these pass them by.
     pub const SMALL: Self = Self {
-        read: 2 * 1024,
-        write: 2 * 1024,
+        read: 1024,
+        write: 512,
     };
     /// For the agent, which has one link and writes output.
     pub const LARGE: Self = Self {
@@ -211,7 +213,9 @@ where
 }
 
 /// Read and write [`crate::frame::Frame`]s on a stream. `capacity` is the initial read buffer,
-/// bytes; it grows to the frame at hand and no further.
+/// bytes; it grows to the frame at hand and no further. The write buffer begins with nothing.
 pub fn framed(stream: ByteStream, capacity: usize) -> FrameStream {
-    Framed::with_capacity(stream, FrameCodec, capacity)
+    let mut framed = Framed::with_capacity(stream, FrameCodec, capacity);
+    *framed.write_buffer_mut() = BytesMut::new();
+    framed
 }
