@@ -121,6 +121,7 @@ impl Gateway {
                 sessions,
                 fleet,
                 keys,
+                seen: Arc::default(),
                 answers: Arc::default(),
                 limiter,
                 sandboxes,

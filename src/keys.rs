@@ -59,6 +59,8 @@ pub enum Scope {
     Sandboxes,
     /// Everybody's sandboxes, and templates.
     Admin,
+    /// Sessions of visitors whom a site sends, with tokens that it signs itself.
+    Embed,
 }
 
 impl Scope {
@@ -67,6 +69,7 @@ impl Scope {
         match self {
             Self::Sandboxes => "sandboxes",
             Self::Admin => "admin",
+            Self::Embed => "embed",
         }
     }
 }
@@ -78,7 +81,8 @@ impl FromStr for Scope {
         match text {
             "sandboxes" => Ok(Self::Sandboxes),
             "admin" => Ok(Self::Admin),
-            _ => Err("a scope is one of: sandboxes, admin"),
+            "embed" => Ok(Self::Embed),
+            _ => Err("a scope is one of: sandboxes, admin, embed"),
         }
     }
 }
@@ -104,6 +108,9 @@ pub struct Key {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires: Option<SystemTime>,
+    /// The public half of the key by which a site signs its visitors' tokens: Ed25519, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// Sandboxes at once; `api.sandboxes` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandboxes: Option<u32>,
@@ -121,6 +128,8 @@ pub struct NewKey {
     pub scopes: BTreeSet<Scope>,
     /// When it stops to open anything.
     pub expires: Option<SystemTime>,
+    /// The public half of the key by which a site signs its visitors' tokens.
+    pub public_key: Option<String>,
     /// Sandboxes at once.
     pub sandboxes: Option<u32>,
     /// Starts in any hour.
@@ -139,6 +148,7 @@ impl Key {
             scopes: new.scopes,
             created: SystemTime::now(),
             expires: new.expires,
+            public_key: new.public_key,
             sandboxes: new.sandboxes,
             sandboxes_per_hour: new.sandboxes_per_hour,
         };
@@ -208,7 +218,21 @@ impl Keys {
 
     /// Whether nobody needs a key.
     pub fn is_empty(&self) -> bool {
-        matches!(&**self.ring.load(), Ring::Keys(keys) if keys.is_empty())
+        let opens = |key: &Arc<Key>| key.may(Scope::Sandboxes);
+        matches!(&**self.ring.load(), Ring::Keys(keys) if !keys.values().any(opens))
+    }
+
+    /// The public half of the key by which a site signs its visitors' tokens, if `id` is one that is in
+    /// force.
+    pub fn embed_key(&self, id: &str, now: SystemTime) -> Option<String> {
+        let ring = self.ring.load();
+        let Ring::Keys(keys) = &**ring else {
+            return None;
+        };
+        let key = keys.get(&KeyId::try_from(id.to_owned()).ok()?)?;
+        let in_force = key.expires.is_none_or(|expires| expires > now);
+        let embed = key.scopes.contains(&Scope::Embed) && in_force;
+        key.public_key.clone().filter(|_| embed)
     }
 
     /// The key that somebody presents, in the clear.
@@ -248,6 +272,7 @@ mod tests {
             name: "ci".into(),
             scopes: BTreeSet::from([Scope::Sandboxes]),
             expires,
+            public_key: None,
             sandboxes: None,
             sandboxes_per_hour: None,
         }

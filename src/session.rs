@@ -200,6 +200,10 @@ pub struct Create {
     pub max_duration: Option<Duration>,
     /// Record it, whatever the template says.
     pub record: bool,
+    /// Who the visitor is to the site that has sent them, if one has.
+    pub subject: Option<String>,
+    /// What that site wants to find with the session.
+    pub metadata: BTreeMap<String, String>,
     /// The trace that it is a part of, if present.
     pub trace: Option<TraceParent>,
 }
@@ -380,6 +384,12 @@ pub struct Identity {
     /// It ends after this long without input.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// Who the visitor is to the site that has sent them, if one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// What that site wants to find with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     token: TokenHash,
 }
 
@@ -718,6 +728,8 @@ impl Sessions {
             created_at: now,
             expires_at: now + max_duration,
             idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
+            subject: create.subject,
+            metadata: create.metadata,
             token: token.hash(),
         };
         let recorded = if create.record || template.recording {

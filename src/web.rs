@@ -59,6 +59,8 @@ mod liteboxd;
 
 mod auth;
 
+pub mod embed;
+
 mod error;
 
 mod assets;
@@ -90,6 +92,8 @@ pub struct App {
     pub fleet: Arc<Fleet>,
     /// Their keys.
     pub keys: Arc<Keys>,
+    /// Embed tokens that have been used.
+    pub seen: Arc<embed::Seen>,
     /// What was answered to requests that may come again.
     pub answers: Arc<api::Answers>,
     /// The clients' limits.

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 
 use super::{Settings, complain};
@@ -31,10 +33,14 @@ pub(super) struct New {
     /// What people call it.
     #[arg(long)]
     name: String,
-    /// What it may be used for: sandboxes (its own), or admin (everybody's, and templates). May be
-    /// given more than once.
+    /// What it may be used for: sandboxes (its own), admin (everybody's, and templates), or embed (with
+    /// --public-key). May be given more than once.
     #[arg(long = "scope", value_name = "SCOPE", default_value = "sandboxes")]
     scopes: Vec<Scope>,
+    /// File of the public key by which a site signs its visitors' tokens, as `openssl pkey -pubout` of
+    /// an Ed25519 key writes it.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<std::path::PathBuf>,
     /// How long it is valid, as 30days; for ever if absent.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires: Option<Duration>,
@@ -92,10 +98,15 @@ fn make(new: New, config: &Config) -> Result<(), String> {
             Some(expires.ok_or("--expires: is too far away")?)
         }
     };
+    let public_key = new.public_key.as_deref().map(public_key).transpose()?;
+    if public_key.is_some() != new.scopes.contains(&Scope::Embed) {
+        return Err("--public-key: goes with --scope embed, and that with it".into());
+    }
     let (key, text) = Key::new(NewKey {
         name: new.name.trim().to_owned(),
         scopes: new.scopes.into_iter().collect(),
         expires,
+        public_key,
         sandboxes: new.sandboxes,
         sandboxes_per_hour: new.sandboxes_per_hour,
     });
@@ -111,6 +122,21 @@ fn make(new: New, config: &Config) -> Result<(), String> {
     print(&format!("{text}\n"));
     eprintln!("Keep it: it is not shown again. A running gateway knows it after `belljar reload`.");
     Ok(())
+}
+
+/// The 32 bytes of an Ed25519 public key, of a PEM file (RFC 8410), as base64url.
+fn public_key(path: &std::path::Path) -> Result<String, String> {
+    /// `SubjectPublicKeyInfo` of Ed25519, up to the key.
+    const BEFORE: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("--public-key: {}: {error}", path.display()))?;
+    let lines = text.lines().filter(|line| !line.starts_with('-'));
+    let der = BASE64_STANDARD.decode(lines.collect::<String>().trim());
+    let key = der.ok().and_then(|der| {
+        let key = der.strip_prefix(&BEFORE)?;
+        (key.len() == 32).then(|| BASE64_URL_SAFE_NO_PAD.encode(key))
+    });
+    key.ok_or_else(|| "--public-key: must be a PEM file of an Ed25519 public key".into())
 }
 
 fn list(config: &Config) -> Result<(), String> {

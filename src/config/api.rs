@@ -29,6 +29,8 @@ pub struct Api {
     pub max_memory: ByteSize,
     /// The most CPUs that may be asked for. A template may have more.
     pub max_cpus: f64,
+    /// Whether visitors need an embed token, signed by a site, to open a terminal.
+    pub embed_only: bool,
     /// Whether holders of a key with the scope `admin` may have templates built from Dockerfiles. The
     /// engine runs their commands in its default runtime, without gVisor, so it is off unless those who
     /// hold such keys are trusted with the machine.
@@ -50,6 +52,7 @@ impl Default for Api {
             max_memory: ByteSize::gib(2),
             max_cpus: 2.0,
             builds: false,
+            embed_only: false,
             images: vec!["*".into()],
         }
     }

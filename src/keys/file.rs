@@ -118,6 +118,7 @@ mod tests {
                 name: name.into(),
                 scopes: [Scope::Admin].into(),
                 expires: None,
+                public_key: None,
                 sandboxes: Some(3),
                 sandboxes_per_hour: None,
             });

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use belljar_link::message::Size;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::auth::{Owned, Visitor, check_origin, trace_parent};
+use super::auth::{Owned, Visitor, trace_parent};
+use super::embed::{self, Claims};
 use super::error::{of_create, of_ending};
 use super::object::Object;
 use super::protocol::{self, Fault, FaultCode, millis, timestamp};
@@ -94,6 +95,12 @@ struct SessionBody<'a> {
     /// Guests attached now.
     viewers: usize,
     recorded: bool,
+    /// Who the visitor is to the site that has sent them, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    /// What that site wants to find with it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
 }
 
 impl<'a> SessionBody<'a> {
@@ -110,8 +117,16 @@ impl<'a> SessionBody<'a> {
             remaining_ms: millis(session.remaining()),
             viewers: *session.shares.viewers().borrow(),
             recorded: *session.recorded().borrow() != Recorded::No,
+            subject: session.subject.as_deref(),
+            metadata: &session.metadata,
         }
     }
+}
+
+/// A site's permission.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct EmbedQuery {
+    embed: Option<String>,
 }
 
 /// `POST /sessions`
@@ -119,11 +134,19 @@ pub(super) async fn create(
     State(app): State<App>,
     Visitor(client): Visitor,
     headers: HeaderMap,
+    query: Result<Query<EmbedQuery>, QueryRejection>,
     body: Result<Json<Object<CreateBody>>, JsonRejection>,
 ) -> Response {
-    if let Err(fault) = check_origin(&headers, &app) {
-        return fault.into_response();
-    }
+    let token = query.ok().and_then(|Query(query)| query.embed);
+    let claims = match embed::admit(&app, &headers, token.as_deref()) {
+        Ok(claims) => claims,
+        Err(fault) => return fault.into_response(),
+    };
+    let asked = claims.as_ref().and_then(Claims::max_duration);
+    let (template, subject, metadata) = match claims {
+        Some(claims) => (claims.template, claims.sub, claims.metadata),
+        None => (None, None, BTreeMap::new()),
+    };
     let body = match body {
         Ok(Json(Object(body))) => body,
         // A POST without any body asks for the defaults.
@@ -145,8 +168,8 @@ pub(super) async fn create(
     let known = |name: &String| app.config.get().template(name).is_some();
     let created = app.sessions.create(Create {
         client,
-        template: body
-            .template
+        template: template
+            .or(body.template)
             .or(body.environment)
             .or(body.tool_pair.filter(known)),
         size: match (body.cols, body.rows) {
@@ -155,9 +178,11 @@ pub(super) async fn create(
         },
         env: body.env,
         init: body.init,
-        max_duration: body.timeout.map(Duration::from_millis),
+        max_duration: asked.or(body.timeout.map(Duration::from_millis)),
         trace: trace_parent(&headers),
         record: body.record,
+        subject,
+        metadata,
     });
     let (session, token) = match created {
         Ok(created) => created,

@@ -13,6 +13,7 @@ use super::{Connection, Dialect, Purpose, Unclaimed};
 use crate::session::{AttachRequest, Create, Entry};
 use crate::web::App;
 use crate::web::auth::{self, Visitor, check_origin, trace_parent};
+use crate::web::embed::{self, Claims};
 use crate::web::error::{no_such_session, of_create, token_missing};
 use crate::web::protocol::v1::SUBPROTOCOL;
 use crate::web::protocol::{self, Fault, FaultCode};
@@ -26,6 +27,8 @@ pub(in crate::web) struct Parameters {
     rows: Option<u32>,
     token: Option<String>,
     from: Option<u64>,
+    /// A site's permission.
+    embed: Option<String>,
 }
 
 impl Parameters {
@@ -60,18 +63,25 @@ pub(in crate::web) async fn start(
 ) -> Response {
     let (upgrade, dialect) = negotiate(upgrade);
     let begin = || {
-        check_origin(&headers, &app)?;
         let parameters = parameters(query)?;
+        let claims = embed::admit(&app, &headers, parameters.embed.as_deref())?;
         let size = parameters.size(dialect);
+        let max_duration = claims.as_ref().and_then(Claims::max_duration);
+        let (template, subject, metadata) = match claims {
+            Some(claims) => (claims.template, claims.sub, claims.metadata),
+            None => (None, None, BTreeMap::new()),
+        };
         let create = Create {
             client,
-            template: parameters.template,
+            template: template.or(parameters.template),
             size: size.unwrap_or_default(),
             env: BTreeMap::new(),
             init: Vec::new(),
-            max_duration: None,
+            max_duration,
             trace: trace_parent(&headers),
             record: false,
+            subject,
+            metadata,
         };
         let entry = match dialect {
             Dialect::V1 => app.sessions.create_or_wait(create),
