@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Live;
+use crate::config::{Config, Live};
 use crate::limit::{self, Permit, Starts};
 use crate::sandbox::{AtCapacity, EngineState, LaunchError, Leave, Sandboxes, Slot};
 use crate::telemetry::Metrics;
@@ -35,7 +35,7 @@ mod store;
 
 pub use caller::{Caller, Owner};
 pub use held::{ActError, Held, HeldId, Identity, NotRunning, Reason, State, Status};
-pub use order::{BadOrder, Order};
+pub use order::{BadOrder, Order, WORKSPACE};
 pub use recipe::Recipe;
 
 use lease::{Lease, Origin};
@@ -130,7 +130,8 @@ impl Fleet {
             return Err(CreateError::ShuttingDown);
         }
         let config = self.config.get();
-        let plan = Plan::of(order, &config)?;
+        let built = self.built(&order, &config).await?;
+        let plan = Plan::of(order, built, &config)?;
         if let EngineState::Down { reason } | EngineState::Unsafe { reason } =
             self.sandboxes.engine()
         {
@@ -176,6 +177,19 @@ impl Fleet {
             // It was told to go away before it ran.
             Err(_) => Err(CreateError::ShuttingDown),
         }
+    }
+
+    /// The image of the template that an order names, if it is none of the configuration but was built
+    /// here.
+    async fn built(&self, order: &Order, config: &Config) -> Result<Option<String>, CreateError> {
+        let named = order.template.as_deref().filter(|_| order.image.is_none());
+        let unknown = named.filter(|name| config.api.builds && config.template(name).is_none());
+        let Some(name) = unknown else {
+            return Ok(None);
+        };
+        let found = self.sandboxes.builds.find(name).await;
+        let built = found.map_err(|error| CreateError::Unavailable(error.to_string()))?;
+        Ok(built.map(|built| built.image))
     }
 
     /// Start a stopped sandbox anew, or a running one over: it keeps its id and its end, and nothing

@@ -11,7 +11,7 @@ pub mod port;
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde::de::DeserializeOwned;
@@ -99,7 +99,9 @@ impl Link {
             gateway: gateway.into(),
         });
         let opened = call::<Welcome>(&mux, &hello).await;
-        let (welcome, control) = opened.inspect_err(|_| driver.abort())?;
+        let (welcome, mut control) = opened.inspect_err(|_| driver.abort())?;
+        // Nothing follows the welcome on this stream.
+        *control.read_buffer_mut() = BytesMut::new();
         if welcome.version != VERSION {
             driver.abort();
             return Err(LinkError::Version {

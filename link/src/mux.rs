@@ -3,11 +3,15 @@
 //! [`connect`] wraps a byte stream and returns a [`Mux`] that opens streams and a future that drives
 //! the connection. The future must be spawned; when it ends, every stream ends.
 
-use std::task::Poll;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use futures::future::poll_fn;
-use tokio::io::{AsyncRead, AsyncWrite, BufStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncRead, AsyncWrite, BufStream, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::codec::Framed;
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
@@ -18,16 +22,53 @@ use crate::frame::FrameCodec;
 /// room for calls. What a silent reader can make the gateway hold is this times yamux's window.
 const MAX_STREAMS: usize = 512;
 
-/// Streams an agent accepts. More than a gateway opens: what the gateway has dropped and forgotten, the
-/// agent may still be letting go, and one stream too many would end the link.
-const MAX_ACCEPTED: usize = 2 * MAX_STREAMS;
+/// Streams that yamux counts on a gateway's side. More than are given out: one that was dropped counts
+/// until the driver has heard of it, and one too many would end the link.
+const MAX_COUNTED: usize = 2 * MAX_STREAMS;
+
+/// Streams an agent accepts. More again: what the gateway has forgotten, the agent may still be letting
+/// go.
+const MAX_ACCEPTED: usize = 4 * MAX_STREAMS;
 
 /// Largest yamux frame. Larger than its default (16 KiB) so that a full read of a busy PTY is one
 /// frame: each costs two system calls, which are dear inside gVisor.
 const SPLIT_SEND: usize = 64 * 1024;
 
 /// One stream as bytes.
-pub type ByteStream = Compat<yamux::Stream>;
+#[derive(Debug)]
+pub struct ByteStream {
+    stream: Compat<yamux::Stream>,
+    /// Its place among those that were opened here.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
 
 /// One stream as frames.
 pub type FrameStream = Framed<ByteStream, FrameCodec>;
@@ -52,10 +93,11 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// For the gateway, which holds thousands of links and writes keystrokes.
+    /// For the gateway, which holds thousands of links and writes keystrokes. Bodies longer than
+    /// these pass them by.
     pub const SMALL: Self = Self {
-        read: 2 * 1024,
-        write: 2 * 1024,
+        read: 1024,
+        write: 512,
     };
     /// For the agent, which has one link and writes output.
     pub const LARGE: Self = Self {
@@ -68,14 +110,20 @@ impl Buffers {
 #[derive(Debug, Clone)]
 pub struct Mux {
     requests: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+    /// One for each stream that may be open.
+    places: Arc<Semaphore>,
 }
 
 impl Mux {
     /// Open a stream; `None` if the connection has ended, or has as many as it may.
     pub async fn open(&self) -> Option<ByteStream> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
         let (reply, stream) = oneshot::channel();
         self.requests.send(reply).await.ok()?;
-        Some(stream.await.ok()?.compat())
+        Some(ByteStream {
+            stream: stream.await.ok()?.compat(),
+            _place: Some(place),
+        })
     }
 
     /// Resolves when the connection has ended.
@@ -105,7 +153,7 @@ where
     F: FnMut(ByteStream) -> bool,
 {
     let streams = match side {
-        Side::Gateway => MAX_STREAMS,
+        Side::Gateway => MAX_COUNTED,
         Side::Agent => MAX_ACCEPTED,
     };
     let mut config = yamux::Config::default();
@@ -142,7 +190,11 @@ where
                 }
                 match connection.poll_next_inbound(cx) {
                     Poll::Ready(Some(Ok(stream))) => {
-                        if !on_stream(stream.compat()) {
+                        let stream = ByteStream {
+                            stream: stream.compat(),
+                            _place: None,
+                        };
+                        if !on_stream(stream) {
                             return Poll::Ready(Err(yamux::ConnectionError::Closed));
                         }
                     }
@@ -156,11 +208,14 @@ where
         drop(opens);
         result
     };
-    (Mux { requests }, driver)
+    let places = Arc::new(Semaphore::new(MAX_STREAMS));
+    (Mux { requests, places }, driver)
 }
 
 /// Read and write [`crate::frame::Frame`]s on a stream. `capacity` is the initial read buffer,
-/// bytes; it grows to the frame at hand and no further.
+/// bytes; it grows to the frame at hand and no further. The write buffer begins with nothing.
 pub fn framed(stream: ByteStream, capacity: usize) -> FrameStream {
-    Framed::with_capacity(stream, FrameCodec, capacity)
+    let mut framed = Framed::with_capacity(stream, FrameCodec, capacity);
+    *framed.write_buffer_mut() = BytesMut::new();
+    framed
 }

@@ -29,6 +29,10 @@ pub struct Api {
     pub max_memory: ByteSize,
     /// The most CPUs that may be asked for. A template may have more.
     pub max_cpus: f64,
+    /// Whether holders of a key with the scope `admin` may have templates built from Dockerfiles. The
+    /// engine runs their commands in its default runtime, without gVisor, so it is off unless those who
+    /// hold such keys are trusted with the machine.
+    pub builds: bool,
     /// Images that may be asked for, with `*` and `?`, among those that the engine has. Nothing is
     /// pulled.
     #[serde(deserialize_with = "list")]
@@ -45,6 +49,7 @@ impl Default for Api {
             max_ttl: DAY,
             max_memory: ByteSize::gib(2),
             max_cpus: 2.0,
+            builds: false,
             images: vec!["*".into()],
         }
     }

@@ -188,12 +188,12 @@ impl Identity {
         &self.recipe.env
     }
 
-    /// The template's name, or what stood in its place: the image's.
+    /// The template's name, or what stood in its place: an image's.
     pub fn template(&self) -> &str {
-        match &self.recipe.image {
-            Some(image) if self.recipe.image_by_template => image,
-            _ => &self.recipe.template,
-        }
+        self.recipe
+            .image_as
+            .as_ref()
+            .unwrap_or(&self.recipe.template)
     }
 }
 

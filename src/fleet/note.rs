@@ -94,7 +94,7 @@ mod tests {
         let mut order = Order::new(Caller::local());
         order.memory = Some(200 << 20);
         order.env.insert("A".into(), "b\"\n".into());
-        let plan = Plan::of(order, &config).unwrap();
+        let plan = Plan::of(order, None, &config).unwrap();
         let template = plan.recipe.template(&config).unwrap();
         let (identity, ttl) = plan.identity(&template);
         let now = SystemTime::now();

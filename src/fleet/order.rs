@@ -11,7 +11,7 @@ use super::{Caller, HeldId, Identity, Recipe};
 use crate::config::{Api, Config, LauncherKind, Template};
 
 /// Where a sandbox made from an image works, unless something else is asked for.
-const WORKSPACE: &str = "/workspace";
+pub const WORKSPACE: &str = "/workspace";
 
 /// Bounds of an environment, so that what reaches the agent stays small.
 const MAX_ENV: usize = 64;
@@ -105,12 +105,17 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Check what is asked for, before anything is taken for it.
-    pub(super) fn of(order: Order, config: &Config) -> Result<Self, BadOrder> {
+    /// `built` is the image of the template that it names, if that was built here.
+    pub(super) fn of(
+        order: Order,
+        built: Option<String>,
+        config: &Config,
+    ) -> Result<Self, BadOrder> {
         let api = &config.api;
         check_env(&order.env)?;
         check_metadata(&order.metadata)?;
         let ttl = check_ttl(order.ttl, api)?;
-        let (name, image, image_by_template) = base(&order, config)?;
+        let (name, image, image_as) = base(&order, built, config)?;
         let template = config
             .template(&name)
             .ok_or_else(|| BadOrder::no_template(&name))?;
@@ -120,7 +125,7 @@ impl Plan {
             cpus: check_cpus(order.cpus, template, api)?,
             template: name,
             image,
-            image_by_template,
+            image_as,
             home,
             env: order.env,
         };
@@ -150,29 +155,37 @@ impl Plan {
     }
 }
 
-/// The template's name, and the image if it is another; and whether that was asked for by the name
-/// of a template.
-fn base(order: &Order, config: &Config) -> Result<(String, Option<String>, bool), BadOrder> {
+/// The template's name, and the image if it is another; and the name of a template by which that was
+/// asked for.
+fn base(
+    order: &Order,
+    built: Option<String>,
+    config: &Config,
+) -> Result<(String, Option<String>, Option<String>), BadOrder> {
     let default = || config.default_template.clone();
     let named = order.template.as_deref().filter(|name| !name.is_empty());
     let (image, field) = match (order.image.as_deref(), named) {
         (Some(image), Some(name)) if config.template(name).is_some() => {
             check_image("image", image, &config.api)?;
-            return Ok((name.to_owned(), Some(image.to_owned()), false));
+            return Ok((name.to_owned(), Some(image.to_owned()), None));
         }
         (Some(image), _) => (image, "image"),
         (None, Some(name)) if config.template(name).is_some() => {
-            return Ok((name.to_owned(), None, false));
+            return Ok((name.to_owned(), None, None));
+        }
+        (None, Some(name)) if built.is_some() => {
+            return Ok((default(), built, Some(name.to_owned())));
         }
         // Processes have no images: what is no template is a mistake.
         (None, Some(name)) if config.launcher == LauncherKind::Process => {
             return Err(BadOrder::no_template(name));
         }
         (None, Some(name)) => (name, "template"),
-        (None, None) => return Ok((default(), None, false)),
+        (None, None) => return Ok((default(), None, None)),
     };
     check_image(field, image, &config.api)?;
-    Ok((default(), Some(image.to_owned()), field == "template"))
+    let image_as = (field == "template").then(|| image.to_owned());
+    Ok((default(), Some(image.to_owned()), image_as))
 }
 
 fn check_image(field: &'static str, image: &str, api: &Api) -> Result<(), BadOrder> {
@@ -313,13 +326,13 @@ mod tests {
     }
 
     fn bad(order: Order, config: &Config) -> String {
-        Plan::of(order, config).unwrap_err().to_string()
+        Plan::of(order, None, config).unwrap_err().to_string()
     }
 
     #[test]
     fn nothing_in_particular_is_the_default_template() {
         let config = docker();
-        let plan = Plan::of(order(), &config).unwrap();
+        let plan = Plan::of(order(), None, &config).unwrap();
         assert!(plan.recipe.is_template_only());
         assert_eq!(plan.recipe.template, "base");
         assert_eq!(
@@ -332,7 +345,7 @@ mod tests {
         same.memory = Some(128 << 20);
         same.cpus = Some(0.5);
         same.cwd = Some("/home/sandbox/project".into());
-        let plan = Plan::of(same, &config).unwrap();
+        let plan = Plan::of(same, None, &config).unwrap();
         assert!(plan.recipe.is_template_only());
         assert_eq!(plan.cwd, "/home/sandbox/project");
     }
@@ -343,7 +356,7 @@ mod tests {
         let mut k2 = order();
         k2.template = Some("k2data/sandbox-base:latest".into());
         k2.cwd = Some("/home/user".into());
-        let plan = Plan::of(k2.clone(), &config).unwrap();
+        let plan = Plan::of(k2.clone(), None, &config).unwrap();
         let template = plan.recipe.template(&config).unwrap();
         assert_eq!(template.image, "k2data/sandbox-base:latest");
         assert_eq!(
@@ -357,7 +370,7 @@ mod tests {
         );
         let mut image = order();
         image.image = Some("python:3.11-slim".into());
-        let plan = Plan::of(image.clone(), &config).unwrap();
+        let plan = Plan::of(image.clone(), None, &config).unwrap();
         assert_eq!(
             (plan.cwd.as_str(), plan.recipe.image_field()),
             ("/workspace", "image")
@@ -426,6 +439,6 @@ mod tests {
         config.templates.get_mut("base").unwrap().memory = ByteSize::gib(4);
         let mut order = order();
         order.memory = Some(3 << 30);
-        Plan::of(order, &config).unwrap();
+        Plan::of(order, None, &config).unwrap();
     }
 }

@@ -15,8 +15,9 @@ pub struct Recipe {
     /// The template's name; the default one's for a sandbox made from an image.
     pub template: String,
     pub(super) image: Option<String>,
-    /// Whether the image was asked for by the name of a template.
-    pub(super) image_by_template: bool,
+    /// The name of a template by which the image was asked for.
+    #[serde(default)]
+    pub(super) image_as: Option<String>,
     pub(super) memory: Option<u64>,
     pub(super) cpus: Option<f64>,
     pub(super) home: Option<String>,
@@ -58,7 +59,7 @@ impl Recipe {
 
     /// What has asked for the image, as the API calls it.
     pub(super) fn image_field(&self) -> &'static str {
-        if self.image.is_some() && !self.image_by_template {
+        if self.image.is_some() && self.image_as.is_none() {
             "image"
         } else {
             "template"

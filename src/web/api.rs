@@ -44,8 +44,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(sandboxes::show, sandboxes::end))
         .routes(routes!(sandboxes::set_timeout))
         .routes(routes!(sandboxes::act))
-        .routes(routes!(templates::list))
-        .routes(routes!(templates::show))
+        .routes(routes!(templates::list, templates::build))
+        .routes(routes!(templates::show, templates::delete))
         .nest(
             "/sandboxes/{id}",
             inside::routes()

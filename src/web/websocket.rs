@@ -13,8 +13,9 @@ use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
 use super::protocol::{self, Fault, FaultCode, MAX_MESSAGE, millis};
 
-/// Read buffer, bytes: small, because thousands of connections are held.
-const READ_BUFFER: usize = 4 * 1024;
+/// Read buffer, bytes: small, because thousands of connections are held, and what visitors send is
+/// keys and acknowledgements. A longer message makes room for itself.
+const READ_BUFFER: usize = 1024;
 
 /// Bytes that may wait to be written at most. One output frame (64 KiB) and a few messages.
 const MAX_WRITE_BUFFER: usize = 256 * 1024;

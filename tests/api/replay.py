@@ -159,6 +159,7 @@ ROWS = {
         ("POST", "/sandboxes/:id/actions", {"action": "stop"}, 200, has(status="stopped")),
         ("POST", "/sandboxes/:id/actions", {"action": "restart"}, 200, SANDBOX),
         ("POST", "/sandboxes/:id/actions", {"action": "kill"}, 200, lambda a: True),
+        ("POST", "/sandboxes", {"template": "base"}, 201, SANDBOX),
         ("DELETE", "/sandboxes/:id", None, 204, NOTHING),
     ],
     "liteboxd.md": [
@@ -242,7 +243,7 @@ def programs(gateway: Gateway, report: Report, venvs: str):
 def main(binary: str, agent: str, venvs: str):
     report = Report()
     with tempfile.TemporaryDirectory() as directory:
-        gateway = Gateway(binary, agent, directory)
+        gateway = Gateway(binary, agent, directory, API__BUILDS="true")
         try:
             curls(gateway, report, directory)
             rows(gateway, report)

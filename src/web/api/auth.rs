@@ -65,7 +65,6 @@ impl FromRequestParts<App> for Asking {
 
 impl Asking {
     /// For what changes things for everyone.
-    #[expect(dead_code, reason = "templates are not made here yet")]
     pub(in crate::web) fn as_admin(&self) -> Result<(), Problem> {
         if self.0.admin {
             return Ok(());

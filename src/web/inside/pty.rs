@@ -33,7 +33,6 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::command::{Command, Line};
 use super::{Running, Trouble};
-use crate::config::Config;
 use crate::fleet::Held;
 use crate::web::App;
 use crate::web::api::body::Body;
@@ -147,19 +146,15 @@ fn named(pty: &str) -> u32 {
 }
 
 /// `POST …/pty`
-async fn create(
-    State(app): State<App>,
-    running: Running,
-    Body(create): Body<Create>,
-) -> Result<Response, Trouble> {
-    let open = order(&app.config.get(), &running.held, create)?;
+async fn create(running: Running, Body(create): Body<Create>) -> Result<Response, Trouble> {
+    let open = order(&running.held, create)?;
     let terminal = running.link.open_terminal(open).await?;
     let created = Created::of(&running.held, terminal);
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
 /// What to open.
-fn order(config: &Config, held: &Held, create: Create) -> Result<OpenTerminal, Trouble> {
+fn order(held: &Held, create: Create) -> Result<OpenTerminal, Trouble> {
     let dimensions = Dimensions {
         cols: create.cols,
         rows: create.rows,
@@ -167,7 +162,7 @@ fn order(config: &Config, held: &Held, create: Create) -> Result<OpenTerminal, T
     let shell = create.shell.map(|shell| Line::Program(vec![shell]));
     let line = create.command.or(shell);
     let command = Command {
-        command: Some(line.unwrap_or_else(|| own_shell(config, held))),
+        command: Some(line.unwrap_or_else(|| Line::Shell(ANY_SHELL.into()))),
         args: create.args,
         env: create.env,
         cwd: create.cwd,
@@ -189,15 +184,6 @@ pub(in crate::web) fn open(
         cwd: start.cwd,
         size,
     })
-}
-
-/// The template's program, if its image is this one.
-fn own_shell(config: &Config, held: &Held) -> Line {
-    let template = config.template(&held.recipe.template);
-    match template.filter(|template| template.image == held.image) {
-        Some(template) => Line::Program(template.command.clone()),
-        None => Line::Shell(ANY_SHELL.into()),
-    }
 }
 
 /// `GET …/pty`
