@@ -114,6 +114,15 @@ impl Fleet {
         self.leave.send_replace(Some(how));
     }
 
+    /// Resolves when that is told.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut leave = self.leave.subscribe();
+        async move {
+            // An error: there is no fleet any more.
+            let _ = leave.wait_for(Option::is_some).await;
+        }
+    }
+
     /// Start a sandbox, or claim one that was started ahead; resolves when it runs. Nobody waits in
     /// line. Whoever gives up waiting gets none.
     pub async fn create(&self, order: Order) -> Result<Arc<Held>, CreateError> {

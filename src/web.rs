@@ -57,6 +57,8 @@ mod k2;
 
 mod liteboxd;
 
+mod kubebox;
+
 mod auth;
 
 pub mod embed;
@@ -135,6 +137,7 @@ pub fn router(app: App) -> Router {
         .merge(sessions.clone())
         .nest("/api/v1", sessions)
         .merge(api::everywhere())
+        .merge(kubebox::routes())
         .route("/ws", any(terminal::start))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))

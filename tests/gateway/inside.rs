@@ -12,6 +12,8 @@ use crate::harness::{Client, PATIENCE, TestGateway};
 
 mod commands;
 
+mod kubebox;
+
 mod liteboxd;
 
 mod ports;
@@ -21,7 +23,8 @@ mod pty;
 /// A sandbox of the default template; returns the path of what is below it.
 pub async fn sandbox(gateway: &TestGateway) -> String {
     let (status, made) = gateway
-        .json("POST", "/api/v1/sandboxes", &[], json!({}))
+        // Its home is only there where there is an image.
+        .json("POST", "/api/v1/sandboxes", &[], json!({"cwd": "/tmp"}))
         .await;
     assert_eq!(status, 201, "{made}");
     let id = made["id"].as_str().expect("an id");
@@ -36,14 +39,16 @@ pub async fn connect(gateway: &TestGateway, path: &str) -> Client {
 
 /// The next message that is no ping.
 pub async fn next(client: &mut Client) -> Option<Message> {
-    loop {
-        let next = timeout(PATIENCE, client.socket.next()).await;
-        match next.expect("it comes in time") {
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(message)) => return Some(message),
-            Some(Err(_)) | None => return None,
+    let heard = async {
+        loop {
+            match client.socket.next().await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(message)) => return Some(message),
+                Some(Err(_)) | None => return None,
+            }
         }
-    }
+    };
+    timeout(PATIENCE, heard).await.expect("it comes in time")
 }
 
 /// The next message, which is JSON; or the code it was closed with.

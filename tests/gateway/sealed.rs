@@ -52,6 +52,8 @@ mod keys;
 
 mod guests;
 
+mod ports;
+
 mod operations;
 
 /// The engine under test.

@@ -163,10 +163,8 @@ async fn hear(
             Ok(_) => continue,
             Err(end) => return end,
         };
-        if queue.send(input).await.is_err() {
-            // The program reads no more, and that is its own business.
-            continue;
-        }
+        // An error: the program reads no more, and that is its own business.
+        let _ = queue.send(input).await;
     }
 }
 
@@ -194,7 +192,7 @@ async fn feed(input: Option<ProcessInput>, mut waiting: mpsc::Receiver<Option<By
             (_, None) => {}
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// Show what comes out, to the end.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{Method, StatusCode, Uri, Version, header};
+use axum::http::{Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use belljar_link::client::port::PortStream;
@@ -135,7 +135,7 @@ async fn ask(
     *passed.headers_mut() = headers::for_server(&parts.headers, &target, upgrade);
     let answer = exchange(app, stream, passed, &progress).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(app, visitor, answer);
+        return Ok(switch(app, visitor, answer));
     }
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
@@ -161,9 +161,12 @@ async fn exchange(
         let _ = connection.with_upgrades().await;
     });
     tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(|_| match progress.broke_off() {
-            true => Trouble::BrokenBody.into_response(),
-            false => no_http(),
+        answer = sender.send_request(request) => answer.map_err(|_| {
+            if progress.broke_off() {
+                Trouble::BrokenBody.into_response()
+            } else {
+                no_http()
+            }
         }),
         () = progress.stopped_for(HEAD_DEADLINE) => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
@@ -179,17 +182,18 @@ fn switch(
     app: &App,
     visitor: Option<OnUpgrade>,
     mut answer: hyper::Response<Incoming>,
-) -> Result<Response, Response> {
+) -> Response {
     // Nobody asked for that, or not for that.
     let visitor = visitor.filter(|_| headers::is_websocket(answer.headers()));
-    let visitor = visitor.ok_or_else(no_http)?;
+    let Some(visitor) = visitor else {
+        return no_http();
+    };
     let server = hyper::upgrade::on(&mut answer);
     app.tasks.spawn(tunnel::run(visitor, server));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     *response.headers_mut() = headers::of_upgrade(answer.headers());
     response.extensions_mut().insert(Foreign);
-    response.headers_mut().remove(header::CONTENT_LENGTH);
-    Ok(response)
+    response
 }
 
 fn no_http() -> Response {

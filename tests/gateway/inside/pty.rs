@@ -49,8 +49,12 @@ async fn a_terminal_is_opened_used_left_and_found_again() {
     let pty = open(&gateway, &below, body).await;
     let mut client = connect(&gateway, &pty).await;
     // As `@xterm/addon-attach` sends it: text, or binary.
-    say(&mut client, Message::text("stty size; echo $GREE''TING\r")).await;
-    until_shown(&mut client, "hi\r\n").await;
+    say(
+        &mut client,
+        Message::text("stty size; echo $GREETING-you\r"),
+    )
+    .await;
+    until_shown(&mut client, "hi-you\r\n").await;
     say(&mut client, Message::binary(&b"echo {1..3}\r"[..])).await;
     until_shown(&mut client, "1 2 3").await;
     drop(client);

@@ -184,8 +184,10 @@ pub(super) fn for_visitor(headers: &HeaderMap, target: &Target<'_>) -> HeaderMap
     let mut passed = end_to_end(headers);
     let unwanted = |name: &HeaderName| {
         let name = name.as_str();
-        let begins = |prefix: &&str| name.starts_with(*prefix);
-        KEPT_FROM_VISITOR.contains(&name) || KEPT_FROM_VISITOR_PREFIXES.iter().any(|p| begins(&p))
+        KEPT_FROM_VISITOR.contains(&name)
+            || KEPT_FROM_VISITOR_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
     };
     let unwanted: Vec<HeaderName> = passed.keys().filter(|n| unwanted(n)).cloned().collect();
     for name in unwanted {
