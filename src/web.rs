@@ -155,9 +155,10 @@ pub fn router(app: App) -> Router {
 /// `GET /`: the page for people, a word of welcome for programs.
 async fn index(headers: HeaderMap) -> Response {
     let shows_pages = k2::shows_pages(&headers);
-    let mut response = match shows_pages {
-        true => assets::index(headers).await,
-        false => k2::welcome(),
+    let mut response = if shows_pages {
+        assets::index(&headers)
+    } else {
+        k2::welcome()
     };
     let vary = HeaderValue::from_static("accept");
     response.headers_mut().append(header::VARY, vary);

@@ -95,12 +95,11 @@ impl Dockerfile {
             if line.trim_start().starts_with('#') {
                 continue;
             }
-            match line.trim_end().strip_suffix('\\') {
-                Some(part) => joined.push_str(part),
-                None => {
-                    joined.push_str(line);
-                    joined.push('\n');
-                }
+            if let Some(part) = line.trim_end().strip_suffix('\\') {
+                joined.push_str(part);
+            } else {
+                joined.push_str(line);
+                joined.push('\n');
             }
         }
         let fetches = |line: &str| {

@@ -10,9 +10,9 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 struct Dist;
 
 /// `GET /`
-pub(super) async fn index(headers: HeaderMap) -> Response {
+pub(super) fn index(headers: &HeaderMap) -> Response {
     // The page names its assets by their hashes, so only the page itself must be asked for again.
-    serve("index.html", "no-cache", &headers)
+    serve("index.html", "no-cache", headers)
 }
 
 /// `GET /docs`: the API, to read.

@@ -96,12 +96,12 @@ impl DockerLauncher {
             .build();
         let images = self.client().await?.list_images(Some(options)).await;
         let images = images.map_err(|e| self.error("list images", e))?;
-        Ok(images.into_iter().filter_map(|i| self.built(i)).collect())
+        Ok(images.iter().filter_map(|i| self.built(i)).collect())
     }
 
     /// An image is what its label says only if it has that name too: a Dockerfile can set labels, and
     /// whatever is built on a built image inherits its own.
-    fn built(&self, image: ImageSummary) -> Option<Built> {
+    fn built(&self, image: &ImageSummary) -> Option<Built> {
         let name = image.labels.get(LABEL_BUILT)?;
         let tag = self.built_image(name);
         let created = Duration::from_secs(image.created.try_into().unwrap_or(0));

@@ -139,9 +139,10 @@ pub(super) async fn delete(
     if config.template(&name).is_some() {
         return Err(refused(&BuildError::Taken(name)));
     }
-    let removed = match config.api.builds {
-        true => app.sandboxes.builds.remove(&name).await,
-        false => Ok(false),
+    let removed = if config.api.builds {
+        app.sandboxes.builds.remove(&name).await
+    } else {
+        Ok(false)
     };
     match removed {
         Ok(true) => Ok(StatusCode::NO_CONTENT),

@@ -58,6 +58,7 @@ pub(in crate::web) enum Mode {
 /// A request to run something.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Command {
     /// What to run.
     #[serde(alias = "cmd")]

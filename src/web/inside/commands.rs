@@ -250,6 +250,7 @@ pub(super) fn sse(
 /// A request to run code.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Code {
     /// The text.
     code: Option<String>,

@@ -20,6 +20,7 @@ const TIMED_OUT: i32 = 124;
 /// How a process ended.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Exit {
     /// Its code; 128 and the number for a signal, 124 if its time was up.
     pub(in crate::web) exit_code: i32,

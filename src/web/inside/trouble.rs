@@ -107,7 +107,8 @@ fn of_refusal(refusal: &Refusal) -> Problem {
         _ => (StatusCode::UNPROCESSABLE_ENTITY, code::IO),
     };
     let cause = &refusal.message;
-    let end = cause.floor_char_boundary(MAX_CAUSE.min(cause.len()));
+    let end = (0..=MAX_CAUSE.min(cause.len())).rfind(|at| cause.is_char_boundary(*at));
+    let end = end.unwrap_or(0);
     let problem = Problem::new(status, code, &cause[..end]);
     if status == StatusCode::TOO_MANY_REQUESTS {
         return problem.retry_after(Duration::from_secs(1));
@@ -123,6 +124,12 @@ fn of_link(error: &LinkError) -> Problem {
             "not_running",
             "The sandbox ended meanwhile.",
         ),
+        LinkError::Busy => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::BUSY,
+            "As much is under way in the sandbox as may be. Please try again in a moment.",
+        )
+        .retry_after(Duration::from_secs(1)),
         LinkError::Deadline => Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             "agent_silent",

@@ -26,6 +26,7 @@ impl Ring {
             name: "test".into(),
             scopes: [scope].into(),
             expires,
+            public_key: None,
             sandboxes: Some(1),
             sandboxes_per_hour: None,
         });
