@@ -179,10 +179,10 @@ async fn what_programs_say_comes_as_events() {
             .expect("one of them");
         match (name.as_str(), about["type"].as_str()) {
             ("command_output", Some("stdout")) => {
-                said[at].0 += about["output"].as_str().expect("text")
+                said[at].0 += about["output"].as_str().expect("text");
             }
             ("command_output", Some("stderr")) => {
-                said[at].1 += about["output"].as_str().expect("text")
+                said[at].1 += about["output"].as_str().expect("text");
             }
             ("command_exit", None) => said[at].2 = about["exit_code"].as_u64(),
             other => panic!("{other:?}"),
