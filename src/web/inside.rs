@@ -5,8 +5,8 @@
 //! the agent refuses, [`patience`] how an answer may take longer than others, [`pty`] is
 //! terminals, [`commands_ws`] a command on a WebSocket, [`ports`] a server in the sandbox.
 
-use axum::routing::{any, get, post};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 
@@ -46,35 +46,29 @@ pub(super) use trouble::Trouble;
 /// Routes below `/sandboxes/{id}` whose requests are small and come whole.
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .route("/commands", post(commands::create))
-        .route("/code", post(commands::code))
-        .route("/processes", get(processes::list))
-        .route(
-            "/processes/{process}",
-            get(processes::show).delete(processes::end),
-        )
-        .route("/processes/{process}/output", get(processes::output))
-        .route("/processes/{process}/signal", post(processes::signal))
-        .route("/processes/{process}/stdin", post(processes::stdin))
-        .route("/logs", get(processes::logs))
-        .route("/stats", get(stats::show))
-        .route("/files/list", get(files::list))
-        .route("/files/glob", get(files::glob))
-        .route("/files/stat", get(files::stat))
-        .route("/files/mkdir", post(files::make_dir))
-        .route("/files/move", post(files::rename))
-        .route("/files/watch", get(watch::watch))
-        .route("/commands/ws", any(commands_ws::start))
+        .routes(routes!(commands::create))
+        .routes(routes!(commands_ws::start))
+        .routes(routes!(commands::code))
+        .routes(routes!(processes::list))
+        .routes(routes!(processes::show, processes::end))
+        .routes(routes!(processes::output))
+        .routes(routes!(processes::signal))
+        .routes(routes!(processes::stdin))
+        .routes(routes!(processes::logs))
+        .routes(routes!(stats::show))
+        .routes(routes!(files::list))
+        .routes(routes!(files::glob))
+        .routes(routes!(files::stat))
+        .routes(routes!(files::make_dir))
+        .routes(routes!(files::rename))
+        .routes(routes!(watch::watch))
         .merge(pty::routes())
 }
 
 /// Routes below `/sandboxes/{id}` whose requests may be as large as a file.
 pub(super) fn streams() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .route(
-            "/files",
-            get(files::read).put(files::write).delete(files::remove),
-        )
-        .route("/files/archive", get(files::pack).put(files::unpack))
+        .routes(routes!(files::read, files::write, files::remove))
+        .routes(routes!(files::pack, files::unpack))
         .merge(ports::routes())
 }

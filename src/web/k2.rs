@@ -4,17 +4,22 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use belljar_link::message::files::WriteOptions;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::api::body::Body;
-use super::inside::command::directory;
+use super::api::openapi::{Id, Refusals, Troubles};
+use super::inside::command::{Command, directory};
+use super::inside::commands::Begun;
 use super::inside::files::Shown;
+use super::inside::outcome::Outcome;
+use super::inside::patience::Patience;
 use super::inside::{Running, Trouble, commands};
 
 /// Most of a file that is put into a JSON answer, bytes.
@@ -26,8 +31,8 @@ const MAX_ENTRIES: u32 = 10_000;
 /// Routes below `/sandboxes/{id}`.
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .route("/command", post(commands::create))
-        .route("/filesystem", post(filesystem))
+        .routes(routes!(command))
+        .routes(routes!(filesystem))
 }
 
 /// What programs are told at `/`, where browsers find the page.
@@ -47,7 +52,8 @@ pub(super) fn shows_pages(headers: &HeaderMap) -> bool {
 }
 
 /// What is to be done with a file.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = FileAction)]
 #[serde(rename_all = "lowercase")]
 enum Action {
     List,
@@ -56,15 +62,46 @@ enum Action {
     Delete,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// What is to be done with which file.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 struct FileRequest {
+    #[schema(required, value_type = Action)]
     action: Option<Action>,
     path: Option<String>,
+    /// For `write`.
     content: Option<String>,
 }
 
-/// `POST …/filesystem`
+/// Run a command, as `POST /commands` does
+#[utoipa::path(
+    post, path = "/command", tag = "other dialects", operation_id = "command",
+    params(Id),
+    request_body = Command,
+    responses(
+        (status = 200, description = "What it came to, or what it says on the way",
+            content((Outcome = "application/json"), (String = "text/event-stream"))),
+        (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
+)]
+async fn command(
+    app: State<App>,
+    patience: Patience,
+    running: Running,
+    body: Body<Command>,
+) -> Result<Response, Trouble> {
+    commands::create(app, patience, running, body).await
+}
+
+/// List, read, write or delete a file
+///
+/// What is read is text of at most 1 MiB.
+#[utoipa::path(
+    post, path = "/filesystem", tag = "other dialects", operation_id = "filesystem",
+    params(Id),
+    request_body = FileRequest,
+    responses(
+        (status = 200, description = "`path`, and with it `files`, `content`, `size` or `deleted`",
+            body = serde_json::Value), Refusals, Troubles)
+)]
 async fn filesystem(
     State(_): State<App>,
     running: Running,

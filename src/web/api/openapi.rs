@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{IntoResponses, Modify, OpenApi};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::super::{App, assets};
 use super::problem;
@@ -18,7 +18,9 @@ use super::problem;
         title = "Belljar",
         description = "Sandboxes for programs: sealed in gVisor, without a network, gone in time.\n\n\
             The same routes are at `/api` and `/`, for clients of other systems. Unknown fields of a body \
-            are ignored. Errors are problem details (RFC 9457) with a stable code in `error`."
+            are ignored. Errors are problem details (RFC 9457) with a stable code in `error`.\n\n\
+            Not in the list: `/sandboxes/{id}/ports/{port}/{path}` takes any HTTP request and any WebSocket \
+            to a server in the sandbox that listens on that port."
     ),
     servers((url = "/api/v1")),
     security((), ("bearer" = []), ("header" = []), ("query" = []), ("basic" = [])),
@@ -26,6 +28,11 @@ use super::problem;
     tags(
         (name = "sandboxes", description = "Made, found, moved in time, stopped, ended"),
         (name = "templates", description = "What sandboxes are made from"),
+        (name = "commands", description = "Commands and code, waited for, streamed or left in the background"),
+        (name = "processes", description = "What runs in a sandbox by a command, and what it has said"),
+        (name = "files", description = "Files of a sandbox; paths are against its working directory"),
+        (name = "terminals", description = "Programs on a screen, by WebSocket"),
+        (name = "other dialects", description = "What other systems' clients call by other names"),
     )
 )]
 pub(super) struct Description;
@@ -67,12 +74,15 @@ pub(in crate::web) enum Refusals {
     /// There is no such thing, or it is somebody else's.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(problem::Body),
-    /// The body is too large.
+    /// The body did not come in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    Late(problem::Body),
+    /// The body is too large, or there is no room for it.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(problem::Body),
-    /// The body is not JSON.
+    /// The body has another content type than it must have.
     #[response(status = 415, content_type = "application/problem+json")]
-    NotJson(problem::Body),
+    OtherType(problem::Body),
     /// Too many: `retryAfter` says when to come back.
     #[response(status = 429, content_type = "application/problem+json")]
     Limited(problem::Body),
@@ -80,6 +90,42 @@ pub(in crate::web) enum Refusals {
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(problem::Body),
 }
+
+/// What an operation inside a sandbox may answer beyond that.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) enum Troubles {
+    /// The sandbox does not run; or what is there is in the way.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(problem::Body),
+    /// The sandbox's kernel refused for a reason that has no other status.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Io(problem::Body),
+    /// The sandbox began with an older version, which cannot do this.
+    #[response(status = 501, content_type = "application/problem+json")]
+    Unsupported(problem::Body),
+    /// The sandbox gave an answer that makes no sense: its own programs may have seen to that.
+    #[response(status = 502, content_type = "application/problem+json")]
+    Nonsense(problem::Body),
+    /// The sandbox did not answer in time.
+    #[response(status = 504, content_type = "application/problem+json")]
+    Silent(problem::Body),
+}
+
+/// The sandbox that a path names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) struct Id {
+    /// The sandbox's id.
+    id: String,
+}
+
+/// Bytes, in the description.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) struct Content(Vec<u8>);
 
 /// The description as it is served, and as it lies in docs/openapi.json.
 pub(super) fn written(api: &utoipa::openapi::OpenApi) -> String {

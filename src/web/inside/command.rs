@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use belljar_link::message::process::StartProcess;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::Trouble;
 use crate::fleet::Held;
@@ -23,8 +24,9 @@ const MAX_ARGUMENTS: usize = 1024;
 const MAX_TEXT: usize = 48 * 1024;
 
 /// One line for the shell, or a program and its arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = CommandLine)]
 pub(in crate::web) enum Line {
     /// For `/bin/sh -c`.
     Shell(String),
@@ -33,7 +35,7 @@ pub(in crate::web) enum Line {
 }
 
 /// What a program reads.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::web) enum Stdin {
     /// This, and then the end.
@@ -43,7 +45,7 @@ pub(in crate::web) enum Stdin {
 }
 
 /// How the answer comes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::web) enum Mode {
     /// Once, when it has ended.
@@ -56,16 +58,16 @@ pub(in crate::web) enum Mode {
 }
 
 /// A request to run something.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Command {
-    /// What to run.
+    /// What to run; `cmd` is the same.
     #[serde(alias = "cmd")]
     pub(in crate::web) command: Option<Line>,
     /// Arguments; the command is then a program and not a line.
+    #[serde(default)]
     pub(in crate::web) args: Vec<String>,
-    /// Added to the sandbox's environment.
+    /// Added to the sandbox's environment; `envs` is the same.
     #[serde(alias = "envs")]
     pub(in crate::web) env: Option<BTreeMap<String, String>>,
     /// Working directory; the sandbox's own if absent.
@@ -74,9 +76,10 @@ pub(in crate::web) struct Command {
     pub(in crate::web) user: Option<String>,
     /// Its standard input; nothing if absent.
     pub(in crate::web) stdin: Option<Stdin>,
-    /// Seconds.
+    /// Seconds, at most a day; 60 if absent, unless it runs in the background.
     pub(in crate::web) timeout: Option<f64>,
     /// How the answer comes.
+    #[serde(default)]
     pub(in crate::web) mode: Mode,
 }
 

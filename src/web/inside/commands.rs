@@ -12,22 +12,39 @@ use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use super::command::{Command, Line, Mode, Stdin};
-use super::outcome::{self, Exit, hand_over};
+use super::outcome::{self, Exit, Outcome, hand_over};
 use super::patience::{Holding, Patience};
 use super::text::{Piece, Pieces};
 use super::{Running, Trouble};
 use crate::web::App;
 use crate::web::api::body::Body;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
 
 /// Events of a stream that may wait for their reader: with what the agent may be ahead, at most 2 MiB
 /// for each stream.
 const WAITING: usize = 8;
 
-/// `POST …/commands`
+/// Run a command
+///
+/// `mode` says how the answer comes. `wait`: once, when the command has ended. `stream`: as server-sent
+/// events, `start {process}`, then `stdout` and `stderr` `{data, offset}` (`dataBase64` where it is no
+/// text) and `gap {from, to}` as they come, `exit {exitCode, signal, timedOut}` or `error {error, status,
+/// message}` last. `background`: at once; the command runs on by itself.
+///
+/// A command that is waited for or streamed ends with its request.
+#[utoipa::path(
+    post, path = "/commands", tag = "commands", operation_id = "runCommand",
+    params(Id),
+    request_body = Command,
+    responses(
+        (status = 200, description = "What it came to, or what it says on the way",
+            content((Outcome = "application/json"), (String = "text/event-stream"))),
+        (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
+)]
 pub(in crate::web) async fn create(
     State(app): State<App>,
     patience: Patience,
@@ -35,6 +52,25 @@ pub(in crate::web) async fn create(
     Body(command): Body<Command>,
 ) -> Result<Response, Trouble> {
     run(&app, &patience, &running, command).await
+}
+
+/// The number of a process in the background, by its own name and those of older systems.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::web) struct Begun {
+    process: u32,
+    #[serde(rename = "processID")]
+    process_id_of_opensandbox: u32,
+    process_id: u32,
+}
+
+impl Begun {
+    fn of(process: u32) -> Self {
+        Self {
+            process,
+            process_id_of_opensandbox: process,
+            process_id: process,
+        }
+    }
 }
 
 /// Run a command as it wants to be.
@@ -55,8 +91,7 @@ pub(in crate::web) async fn run(
             let input = running.link.process_input(process).await?;
             app.tasks.spawn(feed(Some((input, text))));
         }
-        let body = json!({"process": process, "processID": process, "process_id": process});
-        return Ok((StatusCode::ACCEPTED, Json(body)).into_response());
+        return Ok((StatusCode::ACCEPTED, Json(Begun::of(process))).into_response());
     }
     let holding = patience.hold();
     let (process, output, input) = running.link.exec(start).await?;
@@ -247,12 +282,12 @@ pub(super) fn sse(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// A request to run code.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// A request to run code: as for a command, with a text in place of the command.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Code {
     /// The text.
+    #[schema(required, value_type = String)]
     code: Option<String>,
     /// What it is written in; python if absent.
     language: Option<String>,
@@ -261,7 +296,18 @@ pub(in crate::web) struct Code {
     command: Command,
 }
 
-/// `POST …/code`
+/// Run code
+///
+/// A text in one of the template's languages. The answer comes as that of a command.
+#[utoipa::path(
+    post, path = "/code", tag = "commands", operation_id = "runCode",
+    params(Id),
+    request_body = Code,
+    responses(
+        (status = 200, description = "What it came to, or what it says on the way",
+            content((Outcome = "application/json"), (String = "text/event-stream"))),
+        (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
+)]
 pub(super) async fn code(
     State(app): State<App>,
     patience: Patience,

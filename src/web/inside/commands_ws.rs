@@ -26,6 +26,8 @@ use super::pty::SANDBOX_ENDED;
 use super::{Running, Trouble};
 use crate::fleet::Held;
 use crate::web::App;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
+use crate::web::api::problem;
 use crate::web::object::Object;
 use crate::web::protocol::FaultCode;
 use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, MAX_TEXT, Receiver, Sender};
@@ -47,7 +49,20 @@ enum Order {
     Signal { signal: String },
 }
 
-/// `GET …/commands/ws`
+/// Run a command on a WebSocket
+///
+/// The first message, text, is the command as for `POST /commands`. What is said then is what the stream
+/// of such a command says, each as a text message with `type`. Binary messages are its standard input;
+/// `{"type": "eof"}` ends that, `{"type": "signal", "signal": "SIGINT"}` sends a signal. The command ends
+/// with the connection.
+#[utoipa::path(
+    get, path = "/commands/ws", tag = "commands", operation_id = "commandSocket",
+    params(Id),
+    responses(
+        (status = 101, description = "The WebSocket is open"),
+        (status = 426, description = "This is for WebSockets", body = problem::Body,
+            content_type = "application/problem+json"), Refusals, Troubles)
+)]
 pub(super) async fn start(
     State(app): State<App>,
     running: Running,

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use belljar_link::message::files::{FileInfo, FileKind, WriteOptions};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::command::directory;
 use super::patience::Patience;
@@ -14,6 +15,8 @@ use super::transfer::{self, MAX_UPLOAD};
 use super::{Running, Trouble};
 use crate::web::App;
 use crate::web::api::body::Body;
+use crate::web::api::openapi::{Content, Id, Refusals, Troubles};
+use crate::web::api::problem::{self, Problem};
 
 /// Entries of a listing, if nothing else is asked for.
 const DEFAULT_LIMIT: u32 = 1000;
@@ -25,12 +28,14 @@ const MAX_LIMIT: u32 = 10_000;
 const MAX_DEPTH: u32 = 64;
 
 /// A file, as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = File)]
 pub(in crate::web) struct Shown {
     name: String,
     path: String,
     /// `file`, `directory`, `symlink` or `other`.
+    #[schema(value_type = String)]
     kind: FileKind,
     is_dir: bool,
     /// Bytes.
@@ -39,6 +44,7 @@ pub(in crate::web) struct Shown {
     mode: String,
     /// ms since 1970.
     modified_ms: i64,
+    /// Where a symlink points.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
 }
@@ -59,8 +65,11 @@ impl From<FileInfo> for Shown {
 }
 
 /// Which file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(in crate::web) struct PathQuery {
+    /// Which.
+    #[param(required, value_type = String)]
     path: Option<String>,
 }
 
@@ -78,8 +87,11 @@ fn path(running: &Running, path: Option<&str>) -> Result<String, Trouble> {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ReadQuery {
+    /// Which.
+    #[param(required, value_type = String)]
     path: Option<String>,
     /// First byte.
     #[serde(default)]
@@ -88,7 +100,19 @@ pub(super) struct ReadQuery {
     length: Option<u64>,
 }
 
-/// `GET …/files?path=`
+/// Read a file
+///
+/// All of it, or a part by `offset` and `length` or by the header `Range`. Its type is guessed from its name.
+#[utoipa::path(
+    get, path = "/files", tag = "files", operation_id = "readFile",
+    params(Id, ReadQuery,
+        ("Range" = Option<String>, Header, description = "One range of bytes, as `bytes=0-99`")),
+    responses(
+        (status = 200, description = "The content", body = Content, content_type = "*/*"),
+        (status = 206, description = "The range that was asked for", body = Content, content_type = "*/*"),
+        (status = 416, description = "The file ends before that range", body = problem::Body,
+            content_type = "application/problem+json"), Refusals, Troubles)
+)]
 pub(super) async fn read(
     State(app): State<App>,
     patience: Patience,
@@ -115,7 +139,9 @@ pub(super) async fn read(
     let sent = length.map_or(there, |length| length.min(there));
     if range.is_some() && info.size > 0 {
         if sent == 0 {
-            let mut refused = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+            let message = format!("The file has {} bytes.", info.size);
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            let mut refused = Problem::new(status, "invalid_range", message).into_response();
             set(
                 &mut refused,
                 header::CONTENT_RANGE,
@@ -173,13 +199,17 @@ fn range(headers: &HeaderMap) -> Option<Range> {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WriteQuery {
+    /// Which.
+    #[param(required, value_type = String)]
     path: Option<String>,
     /// Octal digits.
     mode: Option<String>,
-    /// Make the directories above it.
+    /// Make the directories above it, which is so if absent.
     mkdirs: Option<bool>,
+    /// Add to what is there.
     #[serde(default)]
     append: bool,
     /// Refuse if it exists.
@@ -187,7 +217,15 @@ pub(super) struct WriteQuery {
     exclusive: bool,
 }
 
-/// `PUT …/files?path=`
+/// Write a file
+///
+/// The body, whatever its type, is the content. Nothing is written unless all of it has come.
+#[utoipa::path(
+    put, path = "/files", tag = "files", operation_id = "writeFile",
+    params(Id, WriteQuery),
+    request_body(content = Content, content_type = "application/octet-stream"),
+    responses((status = 204, description = "It was written"), Refusals, Troubles)
+)]
 pub(super) async fn write(
     patience: Patience,
     running: Running,
@@ -214,13 +252,22 @@ fn mode(text: &str) -> Result<u32, Trouble> {
     mode.ok_or_else(|| Trouble::bad("mode", "must be octal digits, from 0 to 7777"))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RemoveQuery {
+    /// Which.
+    #[param(required, value_type = String)]
     path: Option<String>,
+    /// A directory with all that is in it, which is so if absent.
     recursive: Option<bool>,
 }
 
-/// `DELETE …/files?path=`
+/// Remove a file or directory
+#[utoipa::path(
+    delete, path = "/files", tag = "files", operation_id = "removeFile",
+    params(Id, RemoveQuery),
+    responses((status = 204, description = "It was removed"), Refusals, Troubles)
+)]
 pub(super) async fn remove(
     running: Running,
     Query(query): Query<RemoveQuery>,
@@ -231,29 +278,35 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// A directory; the working directory if absent.
     path: Option<String>,
-    /// How deep; 1 is the directory itself.
+    /// How deep; 1, if absent, is the directory itself.
+    #[param(minimum = 1, maximum = 64)]
     depth: Option<u32>,
+    /// As deep as can be.
     recursive: Option<bool>,
+    /// At most so many; 1000 if absent.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
-    /// What to look for below `path`.
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GlobQuery {
+    /// The directory to look below; the working directory if absent.
+    path: Option<String>,
+    /// What to look for, as `**/*.py`.
+    #[param(required, value_type = String)]
     pattern: Option<String>,
+    /// At most so many; 1000 if absent.
+    #[param(minimum = 1, maximum = 10_000)]
+    limit: Option<u32>,
 }
 
 impl ListQuery {
-    fn limit(&self) -> Result<u32, Trouble> {
-        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
-        if (1..=MAX_LIMIT).contains(&limit) {
-            return Ok(limit);
-        }
-        Err(Trouble::bad(
-            "limit",
-            format!("must be from 1 to {MAX_LIMIT}"),
-        ))
-    }
-
     fn depth(&self) -> Result<u32, Trouble> {
         let deepest = self.recursive.unwrap_or(false).then_some(MAX_DEPTH);
         let depth = self.depth.or(deepest).unwrap_or(1);
@@ -267,6 +320,18 @@ impl ListQuery {
     }
 }
 
+/// How many entries are asked for.
+fn limit(limit: Option<u32>) -> Result<u32, Trouble> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Trouble::bad(
+        "limit",
+        format!("must be from 1 to {MAX_LIMIT}"),
+    ))
+}
+
 /// Entries, and in a header whether there are more.
 fn listed(listing: belljar_link::client::files::Listing) -> Response {
     let truncated = HeaderValue::from_static(if listing.truncated { "true" } else { "false" });
@@ -276,29 +341,48 @@ fn listed(listing: belljar_link::client::files::Listing) -> Response {
     response
 }
 
-/// `GET …/files/list?path=`
+/// List a directory
+///
+/// The header `X-Truncated` is `true` if there are more than `limit`.
+#[utoipa::path(
+    get, path = "/files/list", tag = "files", operation_id = "listFiles",
+    params(Id, ListQuery),
+    responses((status = 200, description = "Entries", body = [Shown]), Refusals, Troubles)
+)]
 pub(super) async fn list(
     running: Running,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Trouble> {
-    let (limit, depth) = (query.limit()?, query.depth()?);
+    let (limit, depth) = (limit(query.limit)?, query.depth()?);
     let path = directory(&running.held, query.path.as_deref());
     Ok(listed(running.link.list(&path, depth, limit).await?))
 }
 
-/// `GET …/files/glob?path=&pattern=`
+/// Find files by a pattern
+///
+/// The header `X-Truncated` is `true` if there are more than `limit`.
+#[utoipa::path(
+    get, path = "/files/glob", tag = "files", operation_id = "findFiles",
+    params(Id, GlobQuery),
+    responses((status = 200, description = "Entries", body = [Shown]), Refusals, Troubles)
+)]
 pub(super) async fn glob(
     running: Running,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<GlobQuery>,
 ) -> Result<Response, Trouble> {
-    let limit = query.limit()?;
+    let limit = limit(query.limit)?;
     let pattern = query.pattern.as_deref().filter(|p| !p.is_empty());
     let pattern = pattern.ok_or_else(|| Trouble::bad("pattern", "must be given"))?;
     let path = directory(&running.held, query.path.as_deref());
     Ok(listed(running.link.glob(&path, pattern, limit).await?))
 }
 
-/// `GET …/files/stat?path=`
+/// Show a file or directory
+#[utoipa::path(
+    get, path = "/files/stat", tag = "files", operation_id = "showFile",
+    params(Id, PathQuery),
+    responses((status = 200, description = "What it is; of a symlink, the link itself", body = Shown), Refusals, Troubles)
+)]
 pub(super) async fn stat(
     running: Running,
     Query(query): Query<PathQuery>,
@@ -307,14 +391,24 @@ pub(super) async fn stat(
     Ok(Json(running.link.stat(&path, false).await?.into()))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct MakeDirQuery {
+    /// Which.
+    #[param(required, value_type = String)]
     path: Option<String>,
+    /// Also the directories above it, and no error if it exists; so if absent.
     parents: Option<bool>,
+    /// Octal digits.
     mode: Option<String>,
 }
 
-/// `POST …/files/mkdir?path=`
+/// Make a directory
+#[utoipa::path(
+    post, path = "/files/mkdir", tag = "files", operation_id = "makeDirectory",
+    params(Id, MakeDirQuery),
+    responses((status = 204, description = "It is there"), Refusals, Troubles)
+)]
 pub(super) async fn make_dir(
     running: Running,
     Query(query): Query<MakeDirQuery>,
@@ -326,14 +420,22 @@ pub(super) async fn make_dir(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// What to move.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct Move {
+    #[schema(required, value_type = String)]
     from: Option<String>,
+    #[schema(required, value_type = String)]
     to: Option<String>,
 }
 
-/// `POST …/files/move`
+/// Move a file or directory
+#[utoipa::path(
+    post, path = "/files/move", tag = "files", operation_id = "moveFile",
+    params(Id),
+    request_body = Move,
+    responses((status = 204, description = "It was moved"), Refusals, Troubles)
+)]
 pub(super) async fn rename(
     running: Running,
     Body(body): Body<Move>,
@@ -348,7 +450,13 @@ pub(super) async fn rename(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET …/files/archive?path=`: a file or directory as a tar archive.
+/// Read a file or directory as a tar archive
+#[utoipa::path(
+    get, path = "/files/archive", tag = "files", operation_id = "readArchive",
+    params(Id, PathQuery),
+    responses(
+        (status = 200, description = "The archive", body = Content, content_type = "application/x-tar"), Refusals, Troubles)
+)]
 pub(super) async fn pack(
     State(app): State<App>,
     patience: Patience,
@@ -364,12 +472,18 @@ pub(super) async fn pack(
 }
 
 /// What was unpacked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Unpacked {
     entries: u64,
 }
 
-/// `PUT …/files/archive?path=`: unpack a tar archive into a directory.
+/// Unpack a tar archive into a directory
+#[utoipa::path(
+    put, path = "/files/archive", tag = "files", operation_id = "unpackArchive",
+    params(Id, PathQuery),
+    request_body(content = Content, content_type = "application/x-tar"),
+    responses((status = 200, description = "So many entries", body = Unpacked), Refusals, Troubles)
+)]
 pub(super) async fn unpack(
     patience: Patience,
     running: Running,

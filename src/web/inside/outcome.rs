@@ -8,6 +8,7 @@ use belljar_link::message::process::ProcessExit;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::Trouble;
 
@@ -18,7 +19,7 @@ pub(in crate::web) const MAX_OUTPUT: usize = 1 << 20;
 const TIMED_OUT: i32 = 124;
 
 /// How a process ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(in crate::web) struct Exit {
@@ -50,7 +51,7 @@ impl From<&ProcessExit> for Exit {
 }
 
 /// What a command came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::web) struct Outcome {
     /// How it ended.
     #[serde(flatten)]

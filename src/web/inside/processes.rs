@@ -9,6 +9,7 @@ use belljar_link::client::process::ProcessEvent;
 use belljar_link::message::process::ProcessInfo;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use utoipa::{IntoParams, ToSchema};
 
 use super::commands::{self, Said, Telling};
 use super::outcome::{Exit, MAX_OUTPUT, signal_number};
@@ -16,6 +17,7 @@ use super::patience::Patience;
 use super::{Running, Trouble};
 use crate::web::App;
 use crate::web::api::body::Body;
+use crate::web::api::openapi::{Content, Id, Refusals, Troubles};
 
 /// Events of a stream that may wait for their reader.
 const WAITING: usize = 8;
@@ -24,8 +26,9 @@ const WAITING: usize = 8;
 const KILL: i32 = 9;
 
 /// A process, as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Process)]
 pub(super) struct Shown {
     process: u32,
     pid: u32,
@@ -57,13 +60,25 @@ impl From<ProcessInfo> for Shown {
     }
 }
 
-/// `GET …/processes`
+/// List processes
+///
+/// Those that run, and those of the background that have ended.
+#[utoipa::path(
+    get, path = "/processes", tag = "processes", operation_id = "listProcesses",
+    params(Id),
+    responses((status = 200, description = "Processes", body = [Shown]), Refusals, Troubles)
+)]
 pub(super) async fn list(running: Running) -> Result<Json<Vec<Shown>>, Trouble> {
     let processes = running.link.processes().await?;
     Ok(Json(processes.into_iter().map(Shown::from).collect()))
 }
 
-/// `GET …/processes/{process}`
+/// Show a process
+#[utoipa::path(
+    get, path = "/processes/{process}", tag = "processes", operation_id = "showProcess",
+    params(Id, ("process" = u32, Path, description = "Its number")),
+    responses((status = 200, description = "The process", body = Shown), Refusals, Troubles)
+)]
 pub(super) async fn show(
     running: Running,
     Path((_, process)): Path<(String, u32)>,
@@ -71,9 +86,10 @@ pub(super) async fn show(
     Ok(Json(running.link.process(process).await?.into()))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OutputQuery {
-    /// Offset to go on from.
+    /// Offset to go on from; the oldest that is held if absent.
     from: Option<u64>,
     /// As server-sent events, to the end of the process.
     #[serde(default)]
@@ -81,7 +97,7 @@ pub(super) struct OutputQuery {
 }
 
 /// What a process has said so far.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Output {
     stdout: String,
@@ -95,7 +111,17 @@ struct Output {
     exit: Option<Exit>,
 }
 
-/// `GET …/processes/{process}/output`
+/// Read what a process has said
+///
+/// Only of a process in the background: the newest 256 KiB are held. With `follow=true` it comes as
+/// server-sent events, as for a command, to the end of the process.
+#[utoipa::path(
+    get, path = "/processes/{process}/output", tag = "processes", operation_id = "readOutput",
+    params(Id, ("process" = u32, Path, description = "Its number"), OutputQuery),
+    responses(
+        (status = 200, description = "What it has said so far, or what it says on the way",
+            content((Output = "application/json"), (String = "text/event-stream"))), Refusals, Troubles)
+)]
 pub(super) async fn output(
     State(app): State<App>,
     patience: Patience,
@@ -142,20 +168,28 @@ pub(super) async fn output(
 }
 
 /// `SIGINT`, `int` or 2.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 enum Signal {
     Name(String),
     Number(i32),
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// What to send.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = SendSignal)]
 pub(super) struct SignalBody {
+    #[schema(required, value_type = Signal)]
     signal: Option<Signal>,
 }
 
-/// `POST …/processes/{process}/signal`
+/// Send a signal to a process and those it has started
+#[utoipa::path(
+    post, path = "/processes/{process}/signal", tag = "processes", operation_id = "signalProcess",
+    params(Id, ("process" = u32, Path, description = "Its number")),
+    request_body = SignalBody,
+    responses((status = 204, description = "It was sent"), Refusals, Troubles)
+)]
 pub(super) async fn signal(
     running: Running,
     Path((_, process)): Path<(String, u32)>,
@@ -176,14 +210,23 @@ pub(super) async fn signal(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct InputQuery {
     /// That was all: the program reads the end.
     #[serde(default)]
     eof: bool,
 }
 
-/// `POST …/processes/{process}/stdin`
+/// Write to a process
+///
+/// One that was started with `stdin: true`. Answered when the sandbox has taken it.
+#[utoipa::path(
+    post, path = "/processes/{process}/stdin", tag = "processes", operation_id = "writeInput",
+    params(Id, ("process" = u32, Path, description = "Its number"), InputQuery),
+    request_body(content = Content, content_type = "application/octet-stream"),
+    responses((status = 204, description = "It was written"), Refusals, Troubles)
+)]
 pub(super) async fn stdin(
     running: Running,
     Path((_, process)): Path<(String, u32)>,
@@ -198,7 +241,12 @@ pub(super) async fn stdin(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `DELETE …/processes/{process}`: end it, if it runs.
+/// End a process, if it runs
+#[utoipa::path(
+    delete, path = "/processes/{process}", tag = "processes", operation_id = "endProcess",
+    params(Id, ("process" = u32, Path, description = "Its number")),
+    responses((status = 204, description = "It has been told to end"), Refusals, Troubles)
+)]
 pub(super) async fn end(
     running: Running,
     Path((_, process)): Path<(String, u32)>,
@@ -209,7 +257,13 @@ pub(super) async fn end(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET …/logs`: the newest output of what runs in the background, as text.
+/// Read the newest output of all that runs in the background, as text
+#[utoipa::path(
+    get, path = "/logs", tag = "processes", operation_id = "readLogs",
+    params(Id),
+    responses(
+        (status = 200, description = "Both streams, at most 1 MiB", body = String, content_type = "text/plain"), Refusals, Troubles)
+)]
 pub(super) async fn logs(running: Running) -> Result<String, Trouble> {
     let mut logs = String::new();
     for info in running.link.processes().await? {

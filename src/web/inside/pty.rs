@@ -17,8 +17,6 @@ use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::routing::{any, post};
 use belljar_link::client::{
     Link, LinkError, Output, TerminalControl, TerminalInput, TerminalOutput,
 };
@@ -29,13 +27,17 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::command::{Command, Line};
 use super::{Running, Trouble};
 use crate::fleet::Held;
 use crate::web::App;
 use crate::web::api::body::Body;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
+use crate::web::api::problem;
 use crate::web::protocol::{self, CLOSE_TAKEN_OVER, millis};
 use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, Receiver, Sender};
 
@@ -52,29 +54,35 @@ pub(in crate::web) const ANY_SHELL: &str = "command -v bash >/dev/null && exec b
 /// Below `/sandboxes/{id}`.
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .route("/pty", get(list).post(create))
-        .route("/pty/{pty}", any(attach).delete(close))
-        .route("/pty/{pty}/resize", post(resize))
+        .routes(routes!(list, create))
+        .routes(routes!(attach, close))
+        .routes(routes!(resize))
 }
 
 /// What a program asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = NewTerminal)]
 struct Create {
     cols: Option<u32>,
     rows: Option<u32>,
+    /// What runs in it; a shell if absent. `cmd` is the same.
     #[serde(alias = "cmd")]
     command: Option<Line>,
+    /// Arguments; the command is then a program and not a line.
+    #[serde(default)]
     args: Vec<String>,
     /// A program without arguments.
     shell: Option<String>,
+    /// Working directory; the sandbox's own if absent.
     cwd: Option<String>,
+    /// Added to the sandbox's environment; `envs` is the same.
     #[serde(alias = "envs")]
     env: Option<BTreeMap<String, String>>,
 }
 
 /// A terminal's names, in every client's spelling.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TerminalNames)]
 struct Created {
     id: String,
     #[serde(rename = "sessionID")]
@@ -96,8 +104,9 @@ impl Created {
 }
 
 /// A terminal, as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Terminal)]
 struct Shown {
     #[serde(flatten)]
     names: Created,
@@ -126,8 +135,8 @@ impl Shown {
 }
 
 /// Columns and rows, in a query or a body.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 struct Dimensions {
     cols: Option<u32>,
     rows: Option<u32>,
@@ -145,7 +154,15 @@ fn named(pty: &str) -> u32 {
     pty.parse().unwrap_or(0)
 }
 
-/// `POST …/pty`
+/// Open a terminal
+///
+/// It lives until its program ends or it is closed, with or without anybody at it.
+#[utoipa::path(
+    post, path = "/pty", tag = "terminals", operation_id = "openTerminal",
+    params(Id),
+    request_body = Create,
+    responses((status = 201, description = "It is open", body = Created), Refusals, Troubles)
+)]
 async fn create(running: Running, Body(create): Body<Create>) -> Result<Response, Trouble> {
     let open = order(&running.held, create)?;
     let terminal = running.link.open_terminal(open).await?;
@@ -186,7 +203,12 @@ pub(in crate::web) fn open(
     })
 }
 
-/// `GET …/pty`
+/// List terminals
+#[utoipa::path(
+    get, path = "/pty", tag = "terminals", operation_id = "listTerminals",
+    params(Id),
+    responses((status = 200, description = "Terminals", body = [Shown]), Refusals, Troubles)
+)]
 async fn list(running: Running) -> Result<Json<Vec<Shown>>, Trouble> {
     let terminals = running.link.terminals().await?;
     let shown = terminals.into_iter();
@@ -195,7 +217,12 @@ async fn list(running: Running) -> Result<Json<Vec<Shown>>, Trouble> {
     ))
 }
 
-/// `DELETE …/pty/{pty}`
+/// Close a terminal
+#[utoipa::path(
+    delete, path = "/pty/{pty}", tag = "terminals", operation_id = "closeTerminal",
+    params(Id, ("pty" = String, Path, description = "Its id")),
+    responses((status = 204, description = "It is closed"), Refusals, Troubles)
+)]
 async fn close(
     running: Running,
     Path((_, pty)): Path<(String, String)>,
@@ -204,7 +231,15 @@ async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST …/pty/{pty}/resize`
+/// Give a terminal another size
+///
+/// Both are needed; they are clamped to 20 to 500 columns and 5 to 200 rows.
+#[utoipa::path(
+    post, path = "/pty/{pty}/resize", tag = "terminals", operation_id = "resizeTerminal",
+    params(Id, ("pty" = String, Path, description = "Its id")),
+    request_body = Dimensions,
+    responses((status = 204, description = "It has that size"), Refusals, Troubles)
+)]
 async fn resize(
     running: Running,
     Path((_, pty)): Path<(String, String)>,
@@ -232,7 +267,17 @@ async fn resize(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET …/pty/{pty}`, the WebSocket: what is sent is typed, what is shown comes in binary messages.
+/// Come to a terminal, by WebSocket
+///
+/// What is sent is typed; what is shown comes in binary messages, the newest 256 KiB first.
+#[utoipa::path(
+    get, path = "/pty/{pty}", tag = "terminals", operation_id = "attachTerminal",
+    params(Id, ("pty" = String, Path, description = "Its id"), Dimensions),
+    responses(
+        (status = 101, description = "The WebSocket is open"),
+        (status = 426, description = "This is for WebSockets", body = problem::Body,
+            content_type = "application/problem+json"), Refusals, Troubles)
+)]
 async fn attach(
     State(app): State<App>,
     running: Running,

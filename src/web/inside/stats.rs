@@ -2,11 +2,13 @@
 
 use axum::Json;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Running, Trouble};
+use crate::web::api::openapi::{Id, Refusals, Troubles};
 
 /// What a sandbox uses at this moment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Stats {
     /// CPU time of all its processes so far, ms.
@@ -15,13 +17,20 @@ pub(super) struct Stats {
     memory_limit_bytes: u64,
     processes: u64,
     uptime_ms: u64,
+    /// Bytes of files in the home directory.
     home_used: u64,
     home_size: u64,
+    /// Bytes of files in /tmp.
     tmp_used: u64,
     tmp_size: u64,
 }
 
-/// `GET …/stats`
+/// Show what a sandbox uses at this moment
+#[utoipa::path(
+    get, path = "/stats", tag = "sandboxes", operation_id = "showStats",
+    params(Id),
+    responses((status = 200, description = "What it uses", body = Stats), Refusals, Troubles)
+)]
 pub(super) async fn show(running: Running) -> Result<Json<Stats>, Trouble> {
     let stats = running.link.stats().await?;
     Ok(Json(Stats {

@@ -9,24 +9,39 @@ use belljar_link::message::files::WatchEvent;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use utoipa::IntoParams;
 
 use super::command::directory;
 use super::outcome::hand_over;
 use super::patience::Patience;
 use super::{Running, Trouble};
 use crate::web::App;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
 
 /// Changes that may wait for their reader. The agent has a bound of its own, and says when it is over.
 const WAITING: usize = 64;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WatchQuery {
+    /// A file or directory; the working directory if absent.
     path: Option<String>,
+    /// Also all that is below it.
     #[serde(default)]
     recursive: bool,
 }
 
-/// `GET …/files/watch?path=`: server-sent events, until the reader or the sandbox goes.
+/// Watch files
+///
+/// Server-sent events, until the reader or the sandbox goes: `ready`, then `created`, `modified` and
+/// `removed` `{path, isDir}`, `renamed {from, path, isDir}`, and `overflow` if there were more than could
+/// be told.
+#[utoipa::path(
+    get, path = "/files/watch", tag = "files", operation_id = "watchFiles",
+    params(Id, WatchQuery),
+    responses(
+        (status = 200, description = "Changes as they happen", body = String, content_type = "text/event-stream"), Refusals, Troubles)
+)]
 pub(super) async fn watch(
     State(app): State<App>,
     patience: Patience,

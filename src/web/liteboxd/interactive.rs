@@ -22,6 +22,8 @@ use tokio::time::sleep;
 
 use crate::fleet::Held;
 use crate::web::App;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
+use crate::web::api::problem;
 use crate::web::inside::command::{Command, Line, Mode};
 use crate::web::inside::outcome::Exit;
 use crate::web::inside::pty::{self, ANY_SHELL, Visit};
@@ -105,7 +107,26 @@ enum Told {
     },
 }
 
-/// `GET …/exec/interactive`
+/// Run a program on a WebSocket, in JSON
+///
+/// To it: `{"type": "input", "data"}` and `{"type": "resize", "rows", "cols"}`. From it: `{"type":
+/// "output", "data"}`, and at the end `{"type": "exit", "exitCode"}` or `{"type": "error", "message"}`.
+/// The program ends with the connection.
+#[utoipa::path(
+    get, path = "/exec/interactive", tag = "other dialects", operation_id = "execInteractive",
+    params(
+        Id,
+        ("command" = Option<Vec<String>>, Query, description = "One is a line for the shell, several are a \
+            program and its arguments; a shell if absent"),
+        ("tty" = Option<bool>, Query, description = "On a terminal, which is so if absent"),
+        ("rows" = Option<u32>, Query),
+        ("cols" = Option<u32>, Query),
+    ),
+    responses(
+        (status = 101, description = "The WebSocket is open"),
+        (status = 426, description = "This is for WebSockets", body = problem::Body,
+            content_type = "application/problem+json"), Refusals, Troubles)
+)]
 pub(super) async fn interactive(
     State(app): State<App>,
     running: Running,

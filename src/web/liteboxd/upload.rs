@@ -3,16 +3,17 @@
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use belljar_link::client::{Link, LinkError};
 use belljar_link::message::code;
 use belljar_link::message::files::{FileInfo, WriteOptions};
 use futures::StreamExt;
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use crate::secret::random_hex;
 use crate::web::App;
+use crate::web::api::openapi::{Id, Refusals, Troubles};
 use crate::web::api::problem::Problem;
 use crate::web::inside::command::directory;
 use crate::web::inside::patience::Patience;
@@ -25,13 +26,40 @@ const MAX_FIELDS: usize = 8;
 /// Longest path, bytes.
 const MAX_PATH: usize = 4096;
 
-/// `POST …/files`, `multipart/form-data`
+/// A form with a file.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes")]
+#[schema(as = FileForm)]
+struct Form {
+    /// Where to.
+    path: String,
+    /// The content.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+}
+
+/// What was uploaded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Uploaded {
+    message: &'static str,
+    path: String,
+    /// Bytes.
+    size: u64,
+}
+
+/// Upload a file, as a form
+#[utoipa::path(
+    post, path = "/files", tag = "other dialects", operation_id = "uploadFile",
+    params(Id),
+    request_body(content = Form, content_type = "multipart/form-data"),
+    responses((status = 200, description = "It was written", body = Uploaded), Refusals, Troubles)
+)]
 pub(super) async fn upload(
     State(app): State<App>,
     patience: Patience,
     running: Running,
     request: Request,
-) -> Result<Response, Trouble> {
+) -> Result<Json<Uploaded>, Trouble> {
     check_length(request.headers())?;
     let form = Multipart::from_request(request, &app).await;
     let mut form = form.map_err(|rejection| {
@@ -99,8 +127,11 @@ pub(super) async fn upload(
         let _ = link.remove(parked, false).await;
     }
     let (path, info) = placed?;
-    let body = json!({"message": "file uploaded", "path": path, "size": info.size});
-    Ok(Json(body).into_response())
+    Ok(Json(Uploaded {
+        message: "file uploaded",
+        path,
+        size: info.size,
+    }))
 }
 
 /// Give a file the path that it is for.
