@@ -54,6 +54,8 @@ mod guests;
 
 mod operations;
 
+mod api;
+
 /// The engine under test.
 const ENGINE: &str = "/var/run/docker.sock";
 
