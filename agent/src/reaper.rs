@@ -1,14 +1,15 @@
 //! The one place that waits for processes.
 //!
 //! As PID 1 the agent inherits every orphan in the sandbox, so it reaps whatever ends; who wants an
-//! exit status asks beforehand. Nothing else may call `wait`, or it would race for statuses.
+//! exit status asks beforehand. Nothing else may call `wait`, or it would race for statuses; but what
+//! starts a process here may wait for it, if it does not become a program.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use belljar_link::message::Exit;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 
 /// What is to be done when a process has ended.
 pub(crate) type Ended = Box<dyn FnOnce(Exit) + Send>;
@@ -33,8 +34,8 @@ impl Reaper {
         self.state.lock().expect("no panic while it is held")
     }
 
-    /// Start a process, and have its end told. Nothing is told while it starts, however soon it
-    /// ends.
+    /// Start a process, and have its end told. Nothing is reaped while it starts: one that becomes no
+    /// program is waited for by whoever started it.
     pub(crate) fn spawn<T, E>(
         &self,
         start: impl FnOnce() -> Result<(T, Pid, Ended), E>,
@@ -51,19 +52,28 @@ impl Reaper {
     pub(crate) fn run(&self) {
         loop {
             let starts = self.lock().starts;
-            match rustix::process::wait(WaitOptions::empty()) {
-                Ok(Some((pid, status))) => {
-                    let ended = self.lock().waiting.remove(&pid);
-                    if let Some(ended) = ended {
-                        ended(exit(status));
-                    }
-                }
+            // Left as it is until nothing is being started.
+            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            match rustix::process::waitid(WaitId::All, ended) {
+                Ok(_) => self.reap(),
                 // There is no process: until one is started, which is here, there will be none.
                 Err(Errno::CHILD) => {
                     let none = |state: &mut State| state.starts == starts;
                     drop(self.started.wait_while(self.lock(), none));
                 }
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Reap one that has ended, if it has not been waited for meanwhile.
+    fn reap(&self) {
+        let mut state = self.lock();
+        if let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let ended = state.waiting.remove(&pid);
+            drop(state);
+            if let Some(ended) = ended {
+                ended(exit(status));
             }
         }
     }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use belljar_link::client::Link;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::held::Command;
 use super::store::Store;
 use super::{AGENT_SLACK, ActError, Held, Note, Owner, Reason, State, Status};
-use crate::config::Live;
+use crate::config::{LauncherKind, Live};
 use crate::limit::Permit;
 use crate::sandbox::{
     Death, LaunchError, Leave, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
@@ -187,14 +188,35 @@ impl Lease {
                 let sandbox = self.sandboxes.start(slot, &spec).await?;
                 // The start has used up some of it.
                 sandbox.link.set_deadline(deadline).await?;
+                self.make_cwd(&sandbox.link).await;
                 Ok(sandbox)
             }
             Origin::Pool(warm) => {
-                warm.sandbox.link.set_deadline(deadline).await?;
+                let link = &warm.sandbox.link;
+                link.set_deadline(deadline).await?;
+                // Nobody will type into it, and its memory and its places are the program's. One that
+                // has ended already is as good.
+                let _ = link.close_terminal(warm.terminal).await;
+                self.make_cwd(link).await;
                 Ok(warm.sandbox)
             }
             Origin::Earlier(slot) => self.sandboxes.relink(slot).await,
             Origin::Stopped => Err(LaunchError::NotReady("it is stopped".into())),
+        }
+    }
+
+    /// Whoever asks for a working directory finds it: one below the home, or in `/tmp`, is not there
+    /// yet. Without it the sandbox can still be used, and its commands say what they miss. Plain
+    /// processes work in the machine's own directories, where nothing is made.
+    async fn make_cwd(&self, link: &Link) {
+        let (cwd, config) = (&self.held.cwd, self.config.get());
+        let template = self.held.recipe.template(&config);
+        let is_home = template.is_ok_and(|template| template.home == *cwd);
+        if is_home || config.launcher == LauncherKind::Process {
+            return;
+        }
+        if let Err(error) = link.make_dir(cwd, true, None).await {
+            tracing::warn!(held = %self.held.id, %error, "its working directory could not be made");
         }
     }
 

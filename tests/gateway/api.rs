@@ -10,6 +10,10 @@ mod idempotency;
 
 mod sandboxes;
 
+pub mod hostile;
+
+pub mod http;
+
 /// A sandbox of this order; its id.
 async fn made(gateway: &TestGateway, order: Value) -> String {
     let (status, made) = gateway.json("POST", "/api/v1/sandboxes", &[], order).await;

@@ -56,6 +56,8 @@ mod ports;
 
 mod operations;
 
+mod api;
+
 /// The engine under test.
 const ENGINE: &str = "/var/run/docker.sock";
 

@@ -94,12 +94,17 @@ impl Watch {
     fn open(asked: &str, recursive: bool) -> Reply<(Self, OwnedFd)> {
         let root = path::resolve(asked)?;
         fs::metadata(&root).map_err(|e| path::refusal(&root, &e))?;
-        let unsupported = |e: Errno| {
-            let message = format!("the sandbox's kernel watches nothing: {e}");
-            Refusal::new(UNSUPPORTED, message)
+        let refused = |e: Errno| match e {
+            Errno::MFILE | Errno::NFILE => {
+                let message = "as much is watched as can be at once";
+                Refusal::new(code::BUSY, message)
+            }
+            e => {
+                let message = format!("the sandbox's kernel watches nothing: {e}");
+                Refusal::new(UNSUPPORTED, message)
+            }
         };
-        let fd =
-            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(unsupported)?;
+        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(refused)?;
         let duplicate = fd.try_clone().map_err(|e| path::refusal(&root, &e))?;
         let mut watch = Self {
             fd,

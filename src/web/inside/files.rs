@@ -83,6 +83,10 @@ impl PathQuery {
 fn path(running: &Running, path: Option<&str>) -> Result<String, Trouble> {
     match path {
         None | Some("") => Err(Trouble::bad("path", "must be given")),
+        // What is no UTF-8 was replaced when the query was read: it would name another file.
+        Some(path) if path.contains(char::REPLACEMENT_CHARACTER) => {
+            Err(Trouble::bad("path", "must be UTF-8"))
+        }
         Some(path) => Ok(directory(&running.held, Some(path))),
     }
 }

@@ -1,5 +1,8 @@
 //! Terminals: programs, their ends, their readers, flow control.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use belljar_link::message::MAX_TERMINALS;
 
 use super::*;
@@ -62,6 +65,41 @@ async fn what_cannot_be_run_is_refused_with_a_reason() {
     };
     let mut reader = Reader::open(&link, elsewhere).await;
     assert_eq!(reader.rest().await.1, exited(0));
+}
+
+/// Programs that are not there, and a script without its interpreter, which is noticed only after the
+/// fork.
+#[tokio::test]
+async fn a_program_that_cannot_begin_costs_nothing_while_others_end() {
+    let agent = Agent::start();
+    let link = agent.link().await;
+    let broken = agent.file("broken");
+    std::fs::write(&broken, "#!/nowhere/nothing\n").expect("it is written");
+    std::fs::set_permissions(&broken, Permissions::from_mode(0o755)).expect("it is ours");
+    let broken = broken.to_str().expect("text");
+    // Orphans, which are the agent's to reap.
+    let mut busy = Reader::open(&link, shell("echo on; while :; do (true &); done")).await;
+    busy.until("on").await;
+    for _ in 0..200 {
+        let refused = link.open_terminal(open(&["/nowhere/nothing"])).await;
+        let Err(LinkError::Refused(refusal)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(refusal.code, "spawn_failed", "{refusal}");
+        match link.open_terminal(open(&[broken])).await {
+            Err(LinkError::Refused(refusal)) => assert_eq!(refusal.code, "spawn_failed"),
+            Ok(terminal) => {
+                let mut reader = Reader::attach(&link, terminal, None, None, 0).await;
+                assert_ne!(reader.rest().await.1.code, Some(0));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    link.close_terminal(busy.terminal)
+        .await
+        .expect("it is there");
+    let mut reader = Reader::open(&link, shell("exit 4")).await;
+    assert_eq!(reader.rest().await.1, exited(4));
 }
 
 /// A shell's `command &` starts it with SIGINT and SIGQUIT ignored, and whoever started the agent

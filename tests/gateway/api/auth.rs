@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use crate::harness::{TestGateway, process_config};
 
 /// A file of keys of a test's own.
-struct Ring {
-    path: PathBuf,
+pub(super) struct Ring {
+    pub(super) path: PathBuf,
 }
 
 impl Ring {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let name = format!("belljar-test-{name}-{}.toml", std::process::id());
         Self {
             path: std::env::temp_dir().join(name),
         }
     }
 
-    fn add(&self, scope: Scope, expires: Option<SystemTime>) -> String {
+    pub(super) fn add(&self, scope: Scope, expires: Option<SystemTime>) -> String {
         let (key, text) = Key::new(NewKey {
             name: "test".into(),
             scopes: [scope].into(),

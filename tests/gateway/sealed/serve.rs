@@ -133,9 +133,24 @@ impl Served {
 
     /// Its resident memory, bytes.
     pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that this has been, bytes.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Begin anew with [`Served::peak`].
+    pub fn forget_peak(&self) {
+        let pid = self.child.id().expect("it runs");
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("it is ours");
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let pid = self.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
         let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         kib.expect("a number") * 1024
     }

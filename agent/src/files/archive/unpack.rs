@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use belljar_link::message::files::{MAX_ARCHIVE_ENTRIES, MAX_NAME, MAX_PATH};
 use belljar_link::message::{Refusal, Reply, code};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, linkat, mkdirat, openat, renameat, statat, symlinkat,
-    unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, fstat, linkat, mkdirat, openat, renameat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use tar::{Archive, EntryType, PaxExtensions};
@@ -28,10 +28,17 @@ const MAX_DEPTH: usize = 128;
 /// Largest header that comes before another, bytes: a path and some attributes.
 const MAX_EXTENSION: u64 = 64 * 1024;
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+/// Open a directory, and never through a link. gVisor follows one whatever `O_NOFOLLOW` says as soon as
+/// only a directory will do (`O_DIRECTORY`), so whether it is one is asked afterwards.
+fn directory<P: rustix::path::Arg>(at: impl AsFd, name: P) -> Result<OwnedFd, Errno> {
+    // Nothing that is opened here by mistake makes this wait.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = openat(at, name, flags, Mode::empty())?;
+    match FileType::from_raw_mode(fstat(&opened)?.st_mode) {
+        FileType::Directory => Ok(opened),
+        _ => Err(Errno::NOTDIR),
+    }
+}
 
 /// A directory into which an archive is unpacked.
 pub(super) struct Unpacking {
@@ -69,7 +76,7 @@ impl Unpacking {
             let target = rustix::fs::open(&path, flags, Mode::empty())?;
             let hidden = Hidden::new(&path);
             fs::create_dir(&hidden.0)?;
-            let stage = rustix::fs::open(&hidden.0, DIRECTORY, Mode::empty())?;
+            let stage = directory(rustix::fs::CWD, &hidden.0)?;
             Ok((target, stage, hidden))
         };
         let (target, stage, hidden) = begin().map_err(|e| path::refusal(&path, &e))?;
@@ -229,10 +236,10 @@ impl Unpacking {
     fn descend(&self, parts: &[OsString]) -> Result<OwnedFd, Errno> {
         let mut at = rustix::io::fcntl_dupfd_cloexec(&self.stage, 0)?;
         for part in parts {
-            at = match openat(&at, part, DIRECTORY, Mode::empty()) {
+            at = match directory(&at, part) {
                 Err(Errno::NOENT) => {
                     mkdirat(&at, part, Mode::from_raw_mode(0o777))?;
-                    openat(&at, part, DIRECTORY, Mode::empty())?
+                    directory(&at, part)?
                 }
                 opened => opened?,
             };
@@ -270,9 +277,8 @@ impl Unpacking {
                     if depth == 0 {
                         return Err(failed(name, Errno::NAMETOOLONG));
                     }
-                    let open = |at: &dyn AsFd| openat(at.as_fd(), name, DIRECTORY, Mode::empty());
-                    let from = open(&from).map_err(|e| failed(name, e))?;
-                    let to = open(&to).map_err(|e| failed(name, e))?;
+                    let from = directory(&from, name).map_err(|e| failed(name, e))?;
+                    let to = directory(&to, name).map_err(|e| failed(name, e))?;
                     self.merge(from, to, dry, depth - 1)?;
                 }
                 (FileType::Directory, Some(_)) => return Err(failed(name, Errno::NOTDIR)),

@@ -1,0 +1,166 @@
+//! `cargo bench --bench api`: what a command costs by the API, beside `docker exec`; and how fast files
+//! go in and out.
+//!
+//! Both sides of the comparison run `true` in the same sandbox, and take turns, so that noise of the
+//! machine meets both. The raw side is there twice: the engine's API spoken by hand, the least that an
+//! exec can cost, and the `docker` program, which is what scripts use. Each command has a connection of
+//! its own, on every side.
+//!
+//! `--write` writes docs/benchmarks.md.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "statistics of small numbers"
+)]
+
+mod client;
+
+#[path = "../common/report.rs"]
+mod report;
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use client::{Address, Gateway};
+use report::Report;
+use serde_json::{Value, json};
+
+/// Commands of each side.
+const COMMANDS: usize = 60;
+
+/// Commands before, which do not count.
+const WARM_UP: usize = 5;
+
+/// Bytes of a file.
+const FILE: usize = 100_000_000;
+
+/// Transfers each way.
+const TRANSFERS: usize = 5;
+
+fn main() {
+    let write = std::env::args().any(|argument| argument == "--write");
+    let mut report = Report::new("The API", "cargo bench --bench api");
+    let gateway = Gateway::start();
+    exec(&mut report, &gateway);
+    files(&mut report, &gateway);
+    gateway.stop();
+    if write {
+        report.write();
+    }
+}
+
+fn exec(report: &mut Report, gateway: &Gateway) {
+    // The template as it comes.
+    let sandbox = gateway.sandbox(&json!({"timeout": 3600}));
+    let container = gateway.container(&sandbox);
+    let engine = Address::engine();
+    let (mut ours, mut raw, mut program) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..WARM_UP + COMMANDS {
+        let times = [
+            timed(|| by_the_gateway(gateway, &sandbox)),
+            timed(|| by_the_engine(&engine, &container)),
+            timed(|| by_docker(&container)),
+        ];
+        if round >= WARM_UP {
+            ours.push(times[0]);
+            raw.push(times[1]);
+            program.push(times[2]);
+        }
+    }
+    report.say("`true` in a running gVisor sandbox, ms");
+    for (name, times) in [
+        ("Belljar", &mut ours),
+        ("the engine's API", &mut raw),
+        ("docker exec", &mut program),
+    ] {
+        times.sort_by(f64::total_cmp);
+        let [low, p50, p90, high] = [0.0, 50.0, 90.0, 100.0].map(|p| percentile(times, p));
+        report.say(&format!(
+            "  {name:17} n {COMMANDS}, p50 {p50:.1}, p90 {p90:.1} ({low:.1} to {high:.1})"
+        ));
+    }
+    let ratio = |theirs: &[f64]| percentile(&ours, 50.0) / percentile(theirs, 50.0);
+    report.say(&format!(
+        "  ratio of p50      {:.2} × the engine's API, {:.2} × docker exec\n",
+        ratio(&raw),
+        ratio(&program)
+    ));
+    gateway.end(&sandbox);
+}
+
+fn by_the_gateway(gateway: &Gateway, sandbox: &str) {
+    let path = format!("/api/v1/sandboxes/{sandbox}/commands");
+    let ran = gateway
+        .address
+        .json("POST", &path, &json!({"command": ["true"]}));
+    assert_eq!(ran.1["exitCode"], 0, "{ran:?}");
+}
+
+fn by_the_engine(engine: &Address, container: &str) {
+    let order = json!({"Cmd": ["true"], "AttachStdout": true, "AttachStderr": true});
+    let (_, made) = engine.json("POST", &format!("/containers/{container}/exec"), &order);
+    let id = made["Id"].as_str().expect("an id");
+    // The answer ends with the command.
+    let (status, _) = engine.json(
+        "POST",
+        &format!("/exec/{id}/start"),
+        &json!({"Detach": false}),
+    );
+    assert_eq!(status, 200);
+    let (_, ended) = engine.json("GET", &format!("/exec/{id}/json"), &Value::Null);
+    assert_eq!(ended["ExitCode"], 0, "{ended}");
+}
+
+fn by_docker(container: &str) {
+    let ran = Command::new("docker")
+        .args(["exec", container, "true"])
+        .stdin(Stdio::null())
+        .status();
+    assert!(ran.expect("there is a docker").success());
+}
+
+fn files(report: &mut Report, gateway: &Gateway) {
+    let order = json!({"timeout": 3600, "cpus": 2, "memoryMB": 512});
+    let sandbox = gateway.sandbox(&order);
+    let path = format!("/api/v1/sandboxes/{sandbox}/files?path=file");
+    // Not compressible by chance, and the same each time.
+    let content: Vec<u8> = (0..FILE).map(|i| (i * i / 251) as u8).collect();
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    let rate = |seconds: f64| FILE as f64 / 1e3 / seconds;
+    for _ in 0..TRANSFERS {
+        up.push(rate(timed(|| {
+            let (status, told) = gateway.address.send("PUT", &path, &content);
+            assert_eq!(status, 204, "{}", String::from_utf8_lossy(&told));
+        })));
+        let mut seen = Vec::new();
+        down.push(rate(timed(|| {
+            seen = gateway.address.send("GET", &path, b"").1
+        })));
+        assert!(seen == content, "it is the same");
+    }
+    report.say("a file of 100 MB, MB/s");
+    for (name, rates) in [("up", &mut up), ("down", &mut down)] {
+        rates.sort_by(f64::total_cmp);
+        report.say(&format!(
+            "  {name:17} n {TRANSFERS}, median {:.0} ({:.0} to {:.0})",
+            percentile(rates, 50.0),
+            rates[0],
+            rates[TRANSFERS - 1]
+        ));
+    }
+    gateway.end(&sandbox);
+}
+
+/// Milliseconds.
+fn timed(action: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    action();
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
