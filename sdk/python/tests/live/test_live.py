@@ -18,7 +18,9 @@ async def test_a_sandbox_from_start_to_end() -> None:
         info = await sb.info()
         assert (info.id, info.status, info.metadata) == (sb.id, "running", {"test": "python"})
         assert sb.id in [one.id for one in await Sandbox.list(metadata={"test": "python"})]
-        assert (await Sandbox.connect(sb.id)).id == sb.id
+        async with Sandbox.connect(sb.id) as again:
+            assert again.id == sb.id
+        assert (await sb.info()).status == "running"
         await sb.set_timeout(300)
         assert (await sb.stats()).memory_bytes
     with pytest.raises(NotFound):
