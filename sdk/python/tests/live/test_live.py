@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from belljar import (
+    AuthError,
     Client,
     Exit,
     FileError,
@@ -46,6 +47,20 @@ async def test_a_sandbox_from_start_to_end() -> None:
         await Sandbox.connect(sb.id)
     with pytest.raises(InvalidRequest, match="nothing"):
         await Sandbox.create(template="nothing")
+
+
+@pytest.mark.skipif(not os.environ.get("BELLJAR_API_KEY"), reason="this gateway needs no key")
+async def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox.create() as sb:
+        async with Client(api_key="blj_000000000000_wrong") as client:
+            with pytest.raises(AuthError) as caught:
+                await Sandbox.connect(sb.id, client=client)
+            assert caught.value.status == 403
+        with monkeypatch.context() as without:
+            without.delenv("BELLJAR_API_KEY")
+            with pytest.raises(AuthError) as caught:
+                await Sandbox.connect(sb.id)
+            assert caught.value.status == 401
 
 
 async def test_templates() -> None:

@@ -1,6 +1,14 @@
 /** Against the gateway that BELLJAR_URL names, with its template `base`. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { FileError, InvalidRequest, NotFound, NotRunning, Sandbox, TooLarge } from '../../src/index.js';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import {
+  Client,
+  FileError,
+  InvalidRequest,
+  NotFound,
+  NotRunning,
+  Sandbox,
+  TooLarge,
+} from '../../src/index.js';
 
 describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeout: 120_000 }, () => {
   let sb: Sandbox;
@@ -23,6 +31,15 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
     await sb.kill();
     await expect(Sandbox.connect(sb.id)).rejects.toThrow(NotFound);
     await expect(Sandbox.create({ template: 'nothing' })).rejects.toThrow(InvalidRequest);
+  });
+
+  test.skipIf(!process.env.BELLJAR_API_KEY)('keys', async () => {
+    const client = new Client({ apiKey: 'blj_000000000000_wrong' });
+    await expect(Sandbox.connect(sb.id, { client })).rejects.toMatchObject({ status: 403 });
+    vi.stubEnv('BELLJAR_API_KEY', undefined);
+    const without = Sandbox.connect(sb.id, { client: new Client() });
+    vi.unstubAllEnvs();
+    await expect(without).rejects.toMatchObject({ status: 401 });
   });
 
   test('commands', async () => {
