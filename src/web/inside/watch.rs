@@ -5,12 +5,14 @@ use std::convert::Infallible;
 use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use belljar_link::client::LinkError;
 use belljar_link::message::files::WatchEvent;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::command::directory;
+use super::commands::Said;
 use super::outcome::hand_over;
 use super::patience::Patience;
 use super::{Running, Trouble};
@@ -26,7 +28,7 @@ pub(super) struct WatchQuery {
     recursive: bool,
 }
 
-/// `GET …/files/watch?path=`: server-sent events, until the reader or the sandbox goes.
+/// `GET …/files/watch?path=`: server-sent events, until the reader goes, or with an `error` the sandbox.
 pub(super) async fn watch(
     State(app): State<App>,
     patience: Patience,
@@ -47,8 +49,12 @@ pub(super) async fn watch(
                 change = watch.next() => change,
                 () = changes.closed() => return,
             };
-            let Some(Ok(change)) = change else { return };
-            if !hand_over(&changes, event(change)).await {
+            let (said, last) = match change {
+                Some(Ok(change)) => (event(change), false),
+                Some(Err(error)) => (Said::error(&error.into()).event(), true),
+                None => (Said::error(&LinkError::Closed.into()).event(), true),
+            };
+            if !hand_over(&changes, said).await || last {
                 return;
             }
         }
