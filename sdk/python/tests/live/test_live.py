@@ -181,7 +181,7 @@ async def test_files(tmp_path: Path) -> None:
                     break
         with pytest.raises(FileError):
             await sb.files.remove("d")
-        with pytest.raises(FileError):
+        with pytest.raises(FileError, match="/etc/belljar: Permission denied"):
             await sb.files.write("/etc/belljar", "x")
         with pytest.raises(TooLarge):
             await sb.files.write("/tmp/too-large", bytes(20 << 20))
