@@ -153,12 +153,14 @@ sdk/typescript/node_modules/.package-lock.json: sdk/typescript/package-lock.json
 	@cd sdk/typescript && npm ci
 	@touch $@
 
-.PHONY: test-sdk sdk-live
-test-sdk: sdk
-sdk-live: sdk
+.PHONY: test-sdk sdk-live run-sdk-live
+test-sdk: sdk run-sdk-live
+sdk-live: ## the clients, their examples and the READMEs against a real gateway
+	@$(setup) --test -- $(MAKE) sandbox-image agent sdk run-sdk-live
+run-sdk-live:
 	$(call step,the clients against a live gateway)
 	@cargo build
-	@timeout --verbose --kill-after=10 20m node sdk/live.mjs
+	@env -u BELLJAR_URL -u BELLJAR_API_KEY timeout --verbose --kill-after=10 10m node sdk/live.mjs
 
 .PHONY: test-images test-rust test-web test-scripts
 test-images:

@@ -1,15 +1,12 @@
 """A sandbox, a command, a file: the first program of most documents about sandboxes."""
 
 import asyncio
-import os
 
 from belljar import Sandbox
 
-TEMPLATE = os.environ.get("TEMPLATE", "base")
-
 
 async def main() -> None:
-    async with await Sandbox.create(template=TEMPLATE) as sb:
+    async with await Sandbox.create(template="python") as sb:
         result = await sb.commands.run("python3 -c 'print(1+1)'")
         print(result.stdout)  # "2\n"
 

@@ -1,12 +1,8 @@
 """The same as opensandbox.py, without `async`."""
 
-import os
-
 from belljar.sync import Sandbox
 
-TEMPLATE = os.environ.get("TEMPLATE", "base")
-
-with Sandbox.create(template=TEMPLATE) as sb:
+with Sandbox.create(template="python") as sb:
     result = sb.commands.run("python3 -c 'print(1+1)'")
     print(result.stdout)  # "2\n"
 

@@ -20,6 +20,8 @@ mod ports;
 
 mod pty;
 
+mod watch;
+
 /// A sandbox of the default template; returns the path of what is below it.
 pub async fn sandbox(gateway: &TestGateway) -> String {
     let (status, made) = gateway

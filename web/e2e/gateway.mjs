@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 
 const target = (path) => fileURLToPath(new URL(`../../target/${path}`, import.meta.url));
 // What is left in the environment is configuration of the gateway, which refuses names that it does not know.
-const { BELLJAR_BIN: BINARY = target('debug/belljar'), ...ENVIRONMENT } = process.env;
+const { BELLJAR_BIN = target('debug/belljar'), ...ENVIRONMENT } = process.env;
+export const BINARY = BELLJAR_BIN;
 const START_MS = 60_000;
 const STOP_MS = 15_000;
 

@@ -168,14 +168,14 @@ impl Target {
             fs::create_dir_all(directory).map_err(|e| path::refusal(directory, &e))?;
         }
         let hidden = Hidden::new(directory);
-        let file = open(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o666),
-            &hidden.0,
-        )?;
+        let created = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o666)
+            .open(&hidden.0);
+        // Whoever asked knows nothing of the hidden one.
+        let file = created.map_err(|e| path::refusal(&path, &e))?;
         Ok(Self {
             path,
             hidden,

@@ -72,6 +72,7 @@ class FakeGateway:
         self.go_on = threading.Event()
         self.hold_creates = False
         self.page_size = 2
+        self.most_entries = 10_000
         self.fail_upgrades: Fault | None = None
         # After how many events the next streams break.
         self.break_after: deque[int] = deque()
@@ -411,6 +412,8 @@ class _Handler(BaseHTTPRequestHandler):
         match (seen.method, route):
             case ("GET", ""):
                 data = _known(sandbox, path)
+                if path in sandbox.directories:
+                    raise Refused(400, "is_a_directory", f"{path} is a directory.")
                 start = int(seen.query.get("offset", 0))
                 self.answer(200, data[start : start + int(seen.query.get("length", len(data)))])
             case ("PUT", ""):
@@ -435,8 +438,10 @@ class _Handler(BaseHTTPRequestHandler):
                 _known(sandbox, path)
                 self.json(200, _info(sandbox, path))
             case ("GET", "list"):
-                below = [name for name in files if name.startswith(path.rstrip("/") + "/")]
-                self.json(200, [_info(sandbox, name) for name in sorted(below)])
+                below = sorted(name for name in files if name.startswith(path.rstrip("/") + "/"))
+                most = min(int(seen.query["limit"]), self.fake.most_entries)
+                truncated = "true" if len(below) > most else "false"
+                self.json(200, [_info(sandbox, name) for name in below[:most]], {"X-Truncated": truncated})
             case ("GET", "glob"):
                 suffix = seen.query["pattern"].rsplit("*", 1)[1]
                 self.json(200, [_info(sandbox, name) for name in sorted(files) if name.endswith(suffix)])
@@ -510,6 +515,9 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes(byte ^ mask[i % 4] for i, byte in enumerate(self.rfile.read(size)))
             if opcode == 8 or data == b"exit\n":
                 self.frame(8, data[:2] if opcode == 8 else struct.pack(">H", 1000))
+                return
+            if data == b"stop\n":
+                self.frame(8, struct.pack(">H", 1001) + b"sandbox_ended")
                 return
             if data == b"break\n":
                 self.drop()

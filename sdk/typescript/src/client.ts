@@ -128,7 +128,7 @@ export class Client {
     for (let page = 0; page < MAX_PAGES; page++) {
       const left = limit === undefined ? undefined : limit - entries.length;
       const response = await this.open('GET', path, { ...options, query: { ...query, limit: left, cursor } });
-      entries.push(...asArray(parseJson(response.status, await whole(response, options.signal))));
+      entries.push(...(await arrayOf(response, options.signal)));
       const next = nextCursor(response.headers.get('link'));
       if (next === undefined || next === cursor || (limit !== undefined && entries.length >= limit)) break;
       cursor = next;
@@ -304,6 +304,11 @@ function parseJson(status: number, body: Uint8Array): unknown {
   } catch (error) {
     throw new UnexpectedAnswer("The gateway's answer is not JSON.", { status, cause: error });
   }
+}
+
+/** An answer that has to be a list. */
+export async function arrayOf(response: Response, signal?: AbortSignal): Promise<unknown[]> {
+  return asArray(parseJson(response.status, await whole(response, signal)));
 }
 
 function asArray(value: unknown): unknown[] {

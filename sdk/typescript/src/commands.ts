@@ -12,6 +12,7 @@ import {
   parseProcess,
   parseResult,
 } from './models.js';
+import { pieces } from './socket.js';
 import { EventStream } from './stream.js';
 
 /** What the gateway takes where a command names no timeout, seconds. */
@@ -43,7 +44,10 @@ export class Commands {
     this.#sandbox = sandbox;
   }
 
-  /** Runs a command to its end. Of each stream at most 1 MiB is kept: see `truncated`. Aborting ends the command. */
+  /**
+   * Runs a command to its end. Of each stream at most 1 MiB is kept: see `truncated`. Aborting ends the command. A
+   * request may be 64 KiB long: what is longer belongs into a file, or is typed into a process (`start`).
+   */
   async run(command: Command, options: CommandOptions = {}): Promise<CommandResult> {
     const json = body('wait', command, options);
     const patience = options.timeout ?? DEFAULT_TIMEOUT;
@@ -163,7 +167,7 @@ export class Process {
 
   /** Types into a process that was started with `stdin: true`. */
   async writeStdin(data: string | Uint8Array, options: CallOptions = {}): Promise<void> {
-    await this.#post('stdin', { ...options, content: data, headers: BYTES });
+    for (const content of pieces(data)) await this.#post('stdin', { ...options, content, headers: BYTES });
   }
 
   /** Ends its input: it reads an end of file. */

@@ -1,9 +1,19 @@
 /** `sb.files`: what is on the sandbox's disks. */
-import { type CallOptions, type Client, type Content, connectionFailed } from './client.js';
-import { NotFound, UnexpectedAnswer } from './errors.js';
+import {
+  arrayOf,
+  type CallOptions,
+  type Client,
+  type Content,
+  connectionFailed,
+  type Query,
+} from './client.js';
+import { NotFound, TooLarge } from './errors.js';
 import { FileChanges } from './events.js';
 import { type FileChange, type FileInfo, parseFile } from './models.js';
 import { EventStream } from './stream.js';
+
+/** The most entries that the gateway lists. */
+const MAX_ENTRIES = 10_000;
 
 const BYTES = { 'Content-Type': 'application/octet-stream' };
 const TAR = { 'Content-Type': 'application/x-tar' };
@@ -23,7 +33,7 @@ export interface WriteOptions extends CallOptions {
   mkdirs?: boolean | undefined;
 }
 
-/** Paths are the sandbox's; relative ones start at its home directory. */
+/** Paths are the sandbox's; relative ones start at its working directory. */
 export class Files {
   readonly #client: Client;
   readonly #path: string;
@@ -51,22 +61,25 @@ export class Files {
     await this.#client.open('PUT', this.#path, { query, content: contentOf(data), headers: BYTES, signal });
   }
 
-  /** What is in a directory; `depth` 2 also what is in its directories, and so on. */
+  /**
+   * What is in a directory; `depth` 2 also what is in its directories, and so on. At most `limit` entries; without
+   * one, more than 10,000 are an error.
+   */
   async list(
     path = '.',
     options: CallOptions & { depth?: number; limit?: number } = {},
   ): Promise<FileInfo[]> {
     const { depth = 1, limit, signal } = options;
-    return this.#infos('list', { query: { path, depth, limit }, signal });
+    return this.#infos('list', { path, depth, limit }, signal);
   }
 
-  /** What below `path` (the home directory) fits a pattern, with `*`, `?` and `**`. */
+  /** What below `path` (the working directory) fits a pattern, with `*`, `?` and `**`. `limit` as for `list`. */
   async glob(
     pattern: string,
     path = '.',
     options: CallOptions & { limit?: number } = {},
   ): Promise<FileInfo[]> {
-    return this.#infos('glob', { query: { path, pattern, limit: options.limit }, signal: options.signal });
+    return this.#infos('glob', { path, pattern, limit: options.limit }, options.signal);
   }
 
   async stat(path: string, options: CallOptions = {}): Promise<FileInfo> {
@@ -136,11 +149,13 @@ export class Files {
     await this.#client.open('PUT', `${this.#path}/archive`, request);
   }
 
-  async #infos(route: string, options: Parameters<Client['json']>[2]): Promise<FileInfo[]> {
-    const answer = await this.#client.json('GET', `${this.#path}/${route}`, options);
-    const entries = Array.isArray(answer) ? answer : (answer as { entries?: unknown } | null)?.entries;
-    if (!Array.isArray(entries)) {
-      throw new UnexpectedAnswer("The gateway's answer is not a list of files.");
+  async #infos(route: string, query: Query, signal?: AbortSignal): Promise<FileInfo[]> {
+    const { limit = MAX_ENTRIES } = query;
+    const path = `${this.#path}/${route}`;
+    const response = await this.#client.open('GET', path, { query: { ...query, limit }, signal });
+    const entries = await arrayOf(response, signal);
+    if (query.limit === undefined && response.headers.get('x-truncated') === 'true') {
+      throw new TooLarge(`There are more than ${MAX_ENTRIES} entries: set a limit.`, { code: 'too_large' });
     }
     return entries.map(parseFile);
   }

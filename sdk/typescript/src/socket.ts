@@ -1,6 +1,6 @@
 /** WebSockets on every platform: a browser's, Node's own (22 and later), or those of the package `ws`. */
 import type { Client } from './client.js';
-import { AuthError, ConnectionFailed, NotFound } from './errors.js';
+import { AuthError, ConnectionFailed, NotFound, NotRunning } from './errors.js';
 
 /** What is used of a WebSocket. */
 export interface SocketLike {
@@ -20,6 +20,16 @@ export type SocketConstructor = new (url: string) => SocketLike;
  * slower than this for long is told so instead.
  */
 export const MAX_WAITING = 16 << 20;
+
+/** The most that is typed at once, bytes: half of what the gateway takes. */
+const MAX_TYPED = 32 * 1024;
+
+/** What is typed, in pieces that the gateway takes. */
+export function* pieces(data: string | Uint8Array): Generator<Uint8Array<ArrayBuffer>> {
+  // Always as bytes: text is for control.
+  const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : new Uint8Array(data);
+  for (let at = 0; at < bytes.length; at += MAX_TYPED) yield bytes.slice(at, at + MAX_TYPED);
+}
 
 const OPEN = 1;
 const CLOSED = 3;
@@ -73,8 +83,7 @@ export class Socket {
     if (this.#socket.readyState !== OPEN) {
       throw this.#end?.error ?? new ConnectionFailed('The terminal is closed.');
     }
-    // Always as bytes: text is for control.
-    this.#socket.send(typeof data === 'string' ? new TextEncoder().encode(data) : new Uint8Array(data));
+    for (const piece of pieces(data)) this.#socket.send(piece);
   }
 
   /** The next frame; undefined at the end. */
@@ -146,7 +155,13 @@ function bytesOf(data: unknown): Uint8Array {
 
 function errorOf(event: { code: number; reason: string }): Error | undefined {
   if (event.code === 1000 || event.code === 1005) return undefined;
-  const message = event.reason || `The connection to the terminal ended with code ${event.code}.`;
-  if (event.code === 4003) return new AuthError(message);
-  return event.code === 4004 ? new NotFound(message) : new ConnectionFailed(message);
+  const details = { code: event.reason };
+  // What the gateway says when it closes.
+  if (event.reason === 'sandbox_ended') return new NotRunning('The sandbox ended meanwhile.', details);
+  if (event.reason === 'taken_over') {
+    return new ConnectionFailed('Somebody else reads this terminal faster: connect to it again.', details);
+  }
+  const message = `The gateway closed the terminal: ${event.reason || event.code}.`;
+  if (event.code === 4003) return new AuthError(message, details);
+  return event.code === 4004 ? new NotFound(message, details) : new ConnectionFailed(message, details);
 }

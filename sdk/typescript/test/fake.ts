@@ -76,6 +76,7 @@ export class FakeGateway {
   readonly goOn = new Event();
   holdCreates = false;
   failUpgrades = false;
+  mostEntries = 10_000;
   readonly #http = createServer((request, response) => void this.#handle(request, response));
   readonly #sockets = new WebSocketServer({ noServer: true });
 
@@ -93,6 +94,7 @@ export class FakeGateway {
         echo.on('message', (data: Buffer) => {
           if (data.toString() === 'exit\n') echo.close(1000);
           else if (data.toString() === 'break\n') echo.terminate();
+          else if (data.toString() === 'stop\n') echo.close(1001, 'sandbox_ended');
           else echo.send(data);
         });
       });
@@ -407,9 +409,11 @@ export class FakeGateway {
         known();
         return answer(200, info(path));
       case 'GET list':
-        return answer(200, below().map(info));
-      case 'GET glob':
-        return answer(200, { entries: below().map(info), truncated: false });
+      case 'GET glob': {
+        const most = Math.min(Number(seen.query.get('limit')), this.mostEntries);
+        const headers = { 'X-Truncated': String(below().length > most) };
+        return answer(200, below().slice(0, most).map(info), headers);
+      }
       case 'POST mkdir':
         directories.add(path);
         return answer(204);

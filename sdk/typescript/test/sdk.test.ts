@@ -14,6 +14,7 @@ import {
   FileError,
   InvalidRequest,
   NotFound,
+  NotRunning,
   RateLimited,
   RequestTimeout,
   Sandbox,
@@ -329,6 +330,9 @@ describe('commands', () => {
     await process.closeStdin();
     await process.signal('INT');
     expect(first().processes.get(1)).toMatchObject({ stdin: 'ab', eof: true, signals: ['INT'] });
+    const before = gateway.seen.length;
+    await process.writeStdin('x'.repeat(100_000));
+    expect(gateway.seen.slice(before).map((seen) => seen.body.length)).toEqual([32768, 32768, 32768, 1696]);
     await process.kill();
     expect(await process.wait()).toMatchObject({ exitCode: 137, signal: 'SIGKILL' });
     expect(await sb.commands.list()).toMatchObject([{ id: 1, command: 'echo 12345678', running: false }]);
@@ -374,6 +378,10 @@ describe('files', () => {
     expect(await files.exists('/tmp/ä b.py')).toBe(false);
     await files.mkdir('/tmp/d');
     await expect(files.remove('/tmp/d')).rejects.toThrow(FileError);
+    gateway.mostEntries = 1;
+    await files.write('/tmp/x', '');
+    expect(await files.list('/tmp', { limit: 1 })).toHaveLength(1);
+    await expect(files.list('/tmp')).rejects.toThrow(TooLarge);
     await files.remove('/tmp/d', { recursive: true });
     expect(await files.exists('/tmp/d/c.py')).toBe(false);
     await files.write('/tmp/x', bytes('\xff'));
@@ -466,6 +474,9 @@ describe('terminals', () => {
     const pty = await sb.pty.create();
     pty.write('break\n');
     await expect(all(pty)).rejects.toThrow(ConnectionFailed);
+    const stopped = await sb.pty.create();
+    stopped.write('stop\n');
+    await expect(all(stopped)).rejects.toThrow(NotRunning);
   });
 
   test('one that cannot be attached is killed', async () => {

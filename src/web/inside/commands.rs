@@ -178,7 +178,8 @@ impl Said {
         }
     }
 
-    fn event(&self) -> Event {
+    /// As a server-sent event.
+    pub(super) fn event(&self) -> Event {
         let name = match self {
             Self::Start { .. } => "start",
             Self::Stdout(_) => "stdout",

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use belljar_link::client::LinkError;
 use belljar_link::message::files::WatchEvent;
 use serde::Deserialize;
 use serde_json::json;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 use super::command::directory;
+use super::commands::Said;
 use super::outcome::hand_over;
 use super::patience::Patience;
 use super::{Running, Trouble};
@@ -33,7 +35,7 @@ pub(super) struct WatchQuery {
 
 /// Watch files
 ///
-/// Server-sent events, until the reader or the sandbox goes: `ready`, then `created`, `modified` and
+/// Server-sent events, until the reader goes, or with an `error` the sandbox: `ready`, then `created`, `modified` and
 /// `removed` `{path, isDir}`, `renamed {from, path, isDir}`, and `overflow` if there were more than could
 /// be told.
 #[utoipa::path(
@@ -62,8 +64,12 @@ pub(super) async fn watch(
                 change = watch.next() => change,
                 () = changes.closed() => return,
             };
-            let Some(Ok(change)) = change else { return };
-            if !hand_over(&changes, event(change)).await {
+            let (said, last) = match change {
+                Some(Ok(change)) => (event(change), false),
+                Some(Err(error)) => (Said::error(&error.into()).event(), true),
+                None => (Said::error(&LinkError::Closed.into()).event(), true),
+            };
+            if !hand_over(&changes, said).await || last {
                 return;
             }
         }

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from websockets.asyncio.client import connect as _connect
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from ._socket import MAX_FRAME, of_closed, of_refused
+from ._socket import MAX_FRAME, ended_well, of_closed, of_refused
 from .errors import ConnectionFailed
 
 T = TypeVar("T")
@@ -114,10 +114,10 @@ class Socket:
         """The next frame; None at the end."""
         try:
             frame = await self._connection.recv()
-        except ConnectionClosedError as error:
+        except ConnectionClosed as error:
+            if ended_well(error):
+                return None
             raise of_closed(error) from error
-        except ConnectionClosed:
-            return None
         return frame.encode() if isinstance(frame, str) else bytes(frame)
 
     async def close(self) -> None:

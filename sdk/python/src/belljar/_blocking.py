@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.sync.client import connect as _connect
 
-from ._socket import MAX_FRAME, of_closed, of_refused
+from ._socket import MAX_FRAME, ended_well, of_closed, of_refused
 from .errors import ConnectionFailed
 
 T = TypeVar("T")
@@ -57,10 +57,10 @@ class Socket:
         """The next frame; None at the end."""
         try:
             frame = self._connection.recv()
-        except ConnectionClosedError as error:
+        except ConnectionClosed as error:
+            if ended_well(error):
+                return None
             raise of_closed(error) from error
-        except ConnectionClosed:
-            return None
         return frame.encode() if isinstance(frame, str) else bytes(frame)
 
     def close(self) -> None:

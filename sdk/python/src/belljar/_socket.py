@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from .errors import AuthError, BelljarError, ConnectionFailed, NotFound, UnexpectedAnswer, of_problem
+from .errors import AuthError, BelljarError, ConnectionFailed, NotFound, NotRunning, UnexpectedAnswer, of_problem
 
 # The largest frame that is taken, bytes. The gateway's are at most 64 KiB.
 MAX_FRAME = 1 << 20
+# The most that is typed at once, bytes: half of what the gateway takes.
+MAX_TYPED = 32 * 1024
+
+
+def pieces(data: str | bytes) -> Iterator[bytes]:
+    """What is typed, in pieces that the gateway takes."""
+    data = data.encode() if isinstance(data, str) else data
+    return (data[at : at + MAX_TYPED] for at in range(0, len(data), MAX_TYPED))
+
+
+def ended_well(error: ConnectionClosed) -> bool:
+    """Whether the program has ended, or the caller has left."""
+    return error.rcvd is not None and error.rcvd.code == 1000
 
 
 def of_refused(error: InvalidHandshake) -> BelljarError:
@@ -30,5 +44,16 @@ def of_closed(error: ConnectionClosed) -> BelljarError:
     close = error.rcvd
     if close is None:
         return ConnectionFailed("The connection to the terminal broke.")
-    kind: type[BelljarError] = {4003: AuthError, 4004: NotFound}.get(close.code, ConnectionFailed)
-    return kind(close.reason or f"The gateway closed the terminal with code {close.code}.")
+    if close.reason in _REASONS:
+        kind, message = _REASONS[close.reason]
+    else:
+        kind = {4003: AuthError, 4004: NotFound}.get(close.code, ConnectionFailed)
+        message = f"The gateway closed the terminal: {close.reason or close.code}."
+    return kind(message, code=close.reason)
+
+
+# What the gateway says when it closes.
+_REASONS: dict[str, tuple[type[BelljarError], str]] = {
+    "sandbox_ended": (NotRunning, "The sandbox ended meanwhile."),
+    "taken_over": (ConnectionFailed, "Somebody else reads this terminal faster: connect to it again."),
+}

@@ -28,6 +28,10 @@ async def test_files(gateway: FakeGateway) -> None:
         assert not await sb.files.exists("/tmp/ä b.py")
         await sb.files.mkdir("/tmp/d")
         await sb.files.write("/tmp/d/e", b"\x00\xff")
+        gateway.most_entries = 1
+        assert len(await sb.files.list("/tmp", limit=1)) == 1
+        with pytest.raises(TooLarge):
+            await sb.files.list("/tmp")
         with pytest.raises(FileError) as caught:
             await sb.files.remove("/tmp/d")
         assert caught.value.code == "not_empty"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fake import KEY, FakeGateway, Fault
 
-from belljar import ConnectionFailed, NotFound, Sandbox, ServerError
+from belljar import ConnectionFailed, NotFound, NotRunning, Sandbox, ServerError
 
 
 async def test_a_terminal(gateway: FakeGateway) -> None:
@@ -49,6 +49,20 @@ async def test_a_terminal_that_breaks_is_not_an_end(gateway: FakeGateway) -> Non
             async for _ in pty:
                 pass
         await pty.kill()
+        pty = await sb.pty.create()
+        await pty.write("stop\n")
+        with pytest.raises(NotRunning) as caught:
+            async for _ in pty:
+                pass
+        assert caught.value.code == "sandbox_ended"
+
+
+async def test_a_long_text_is_typed_in_pieces(gateway: FakeGateway) -> None:
+    async with Sandbox.create() as sb:
+        process = await sb.commands.start("cat", stdin=True)
+        await process.write_stdin("é" * 50_000)
+        assert gateway.sandboxes[sb.id].processes[process.id]["stdin"] == ("é" * 50_000).encode()
+        assert [len(seen.body) for seen in gateway.requests("POST")[-4:]] == [32768, 32768, 32768, 1696]
 
 
 async def test_a_terminal_that_cannot_be_attached_is_killed(gateway: FakeGateway) -> None:

@@ -29,6 +29,10 @@ def test_files(gateway: FakeGateway) -> None:
         assert not sb.files.exists("/tmp/ä b.py")
         sb.files.mkdir("/tmp/d")
         sb.files.write("/tmp/d/e", b"\x00\xff")
+        gateway.most_entries = 1
+        assert len(sb.files.list("/tmp", limit=1)) == 1
+        with pytest.raises(TooLarge):
+            sb.files.list("/tmp")
         with pytest.raises(FileError) as caught:
             sb.files.remove("/tmp/d")
         assert caught.value.code == "not_empty"

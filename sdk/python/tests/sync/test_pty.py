@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from fake import KEY, FakeGateway, Fault
 
-from belljar.sync import ConnectionFailed, NotFound, Sandbox, ServerError
+from belljar.sync import ConnectionFailed, NotFound, NotRunning, Sandbox, ServerError
 
 
 def test_a_terminal(gateway: FakeGateway) -> None:
@@ -50,6 +50,20 @@ def test_a_terminal_that_breaks_is_not_an_end(gateway: FakeGateway) -> None:
             for _ in pty:
                 pass
         pty.kill()
+        pty = sb.pty.create()
+        pty.write("stop\n")
+        with pytest.raises(NotRunning) as caught:
+            for _ in pty:
+                pass
+        assert caught.value.code == "sandbox_ended"
+
+
+def test_a_long_text_is_typed_in_pieces(gateway: FakeGateway) -> None:
+    with Sandbox.create() as sb:
+        process = sb.commands.start("cat", stdin=True)
+        process.write_stdin("é" * 50_000)
+        assert gateway.sandboxes[sb.id].processes[process.id]["stdin"] == ("é" * 50_000).encode()
+        assert [len(seen.body) for seen in gateway.requests("POST")[-4:]] == [32768, 32768, 32768, 1696]
 
 
 def test_a_terminal_that_cannot_be_attached_is_killed(gateway: FakeGateway) -> None:

@@ -1,6 +1,14 @@
 /** Against the gateway that BELLJAR_URL names, with its template `base`. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { NotFound, Sandbox } from '../../src/index.js';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import {
+  Client,
+  FileError,
+  InvalidRequest,
+  NotFound,
+  NotRunning,
+  Sandbox,
+  TooLarge,
+} from '../../src/index.js';
 
 describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeout: 120_000 }, () => {
   let sb: Sandbox;
@@ -16,8 +24,22 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
     expect(found.map((info) => info.id)).toContain(sb.id);
     await sb.setTimeout(300);
     expect((await sb.stats()).memoryBytes).toBeGreaterThan(0);
+    expect((await sb.stop()).status).toBe('stopped');
+    await expect(sb.commands.run('true')).rejects.toThrow(NotRunning);
+    expect((await sb.restart()).status).toBe('running');
+    expect((await sb.commands.run('echo back')).stdout).toBe('back\n');
     await sb.kill();
     await expect(Sandbox.connect(sb.id)).rejects.toThrow(NotFound);
+    await expect(Sandbox.create({ template: 'nothing' })).rejects.toThrow(InvalidRequest);
+  });
+
+  test.skipIf(!process.env.BELLJAR_API_KEY)('keys', async () => {
+    const client = new Client({ apiKey: 'blj_000000000000_wrong' });
+    await expect(Sandbox.connect(sb.id, { client })).rejects.toMatchObject({ status: 403 });
+    vi.stubEnv('BELLJAR_API_KEY', undefined);
+    const without = Sandbox.connect(sb.id, { client: new Client() });
+    vi.unstubAllEnvs();
+    await expect(without).rejects.toMatchObject({ status: 401 });
   });
 
   test('commands', async () => {
@@ -36,6 +58,41 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
       if (event.type === 'exit') expect(event.exitCode).toBe(7);
     }
     expect(said).toEqual({ stdout: 'out\n', stderr: 'err\n' });
+    await expect(sb.commands.run(['/nowhere/nothing'])).rejects.toMatchObject({ code: 'spawn_failed' });
+    let data = Buffer.of();
+    let text = '';
+    for await (const event of sb.commands.stream("printf '\\377\\303'; sleep 0.2; printf '\\251'")) {
+      if (event.type !== 'stdout') continue;
+      data = Buffer.concat([data, event.data]);
+      text += event.text;
+    }
+    expect([data.toString('latin1'), text]).toEqual(['\xff\xc3\xa9', '\ufffd\xe9']);
+  });
+
+  test('a command that is left ends', async () => {
+    for await (const event of sb.commands.stream('echo started; exec sleep 1234', { timeout: 600 })) {
+      if (event.type === 'stdout') break;
+    }
+    const abort = new AbortController();
+    const running = sb.commands.run('exec sleep 1234', { timeout: 600, signal: abort.signal });
+    const sleeps = async () => (await sb.commands.run('grep -qx sleep /proc/[0-9]*/comm')).exitCode === 0;
+    await expect.poll(sleeps, { timeout: 30_000 }).toBe(true);
+    abort.abort();
+    await expect(running).rejects.toThrow('aborted');
+    await expect.poll(sleeps, { timeout: 30_000 }).toBe(false);
+  });
+
+  test('what a sandbox does ends with it', async () => {
+    const pty = await sb.pty.create();
+    const stream = await sb.commands.stream('echo started; sleep 1000').connect();
+    const watch = await sb.files.watch('.').connect();
+    await sb.kill();
+    for (const endless of [pty, stream, watch]) {
+      const read = async () => {
+        for await (const _ of endless);
+      };
+      await expect(read()).rejects.toThrow(NotRunning);
+    }
   });
 
   test('background', async () => {
@@ -49,6 +106,17 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
     const sleeping = await sb.commands.start('sleep 1000');
     await sleeping.signal('TERM');
     expect((await sleeping.wait()).signal).toBeDefined();
+    const counting = await sb.commands.start('wc -c', { stdin: true });
+    await counting.writeStdin('x'.repeat(200_000));
+    await counting.closeStdin();
+    await counting.wait();
+    expect((await counting.read()).stdout).toBe('200000\n');
+    const loud = await sb.commands.start('seq 200000');
+    await loud.wait();
+    for await (const event of loud.output()) {
+      expect(event.type).toBe('gap');
+      break;
+    }
   });
 
   test('files', async () => {
@@ -64,6 +132,10 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
     await sb.files.mkdir('e');
     await sb.files.unpack(await sb.files.pack('d'), 'e');
     expect(await sb.files.readText('e/ä b')).toBe('text é');
+    await expect(sb.files.remove('d')).rejects.toThrow(FileError);
+    await expect(sb.files.write('/tmp/too-large', new Uint8Array(20 << 20))).rejects.toThrow(TooLarge);
+    await sb.commands.run('mkdir many; cd many; seq 1500 | xargs touch');
+    expect(await sb.files.list('many')).toHaveLength(1500);
     await sb.files.remove('d', { recursive: true });
     expect(await sb.files.exists('d')).toBe(false);
   });
@@ -76,6 +148,13 @@ describe.skipIf(process.env.BELLJAR_URL === undefined)('a live gateway', { timeo
     for await (const data of pty) out += Buffer.from(data).toString('latin1');
     expect(out).toContain('40 120');
     await pty.kill();
+    const pasted = await sb.pty.create({ command: 'stty raw -echo; echo go; head -c 200000 | wc -c' });
+    out = '';
+    for await (const data of pasted) {
+      out += Buffer.from(data).toString('latin1');
+      if (out.trim() === 'go') pasted.write('x'.repeat(200_000));
+    }
+    expect(out).toContain('200000');
   });
 
   test('a port', async () => {

@@ -15,7 +15,7 @@ import httpx
 from .. import _aio as platform
 from .. import _tar
 from .._events import FileChanges
-from ..errors import NotFound, UnexpectedAnswer
+from ..errors import FileError, NotFound, TooLarge
 from ..models import FileChange, FileInfo
 from .client import Client, body_of
 from .stream import EventStream
@@ -23,12 +23,15 @@ from .stream import EventStream
 # The most that `download` takes unless told otherwise, bytes: a sandbox must not fill this machine's disk.
 MAX_DOWNLOAD = 1 << 30
 
+# The most entries that the gateway lists.
+MAX_ENTRIES = 10_000
+
 _BYTES = {"Content-Type": "application/octet-stream"}
 _TAR = {"Content-Type": "application/x-tar"}
 
 
 class Files:
-    """Paths are the sandbox's; relative ones start at its home directory."""
+    """Paths are the sandbox's; relative ones start at its working directory."""
 
     def __init__(self, client: Client, sandbox: str) -> None:
         self._client = client
@@ -64,12 +67,13 @@ class Files:
         )
 
     async def list(self, path: str = ".", *, depth: int = 1, limit: int | None = None) -> builtins.list[FileInfo]:
-        """What is in a directory; `depth` 2 also what is in its directories, and so on."""
-        return await self._infos("list", {"path": path, "depth": depth, "limit": limit})
+        """What is in a directory; `depth` 2 also what is in its directories, and so on. At most `limit` entries;
+        without one, more than 10,000 are an error."""
+        return await self._infos("list", {"path": path, "depth": depth}, limit)
 
     async def glob(self, pattern: str, path: str = ".", *, limit: int | None = None) -> builtins.list[FileInfo]:
-        """What below `path` fits a pattern, as `**/*.py`."""
-        return await self._infos("glob", {"path": path, "pattern": pattern, "limit": limit})
+        """What below `path` fits a pattern, as `**/*.py`. `limit` as for `list`."""
+        return await self._infos("glob", {"path": path, "pattern": pattern}, limit)
 
     async def stat(self, path: str) -> FileInfo:
         answer = await self._client.request("GET", f"{self._path}/stat", query={"path": path})
@@ -139,7 +143,13 @@ class Files:
         `target`. More than `max_bytes` is an error; a file is then not written.
         """
         local = Path(target)
-        if (await self.stat(path)).is_dir:
+        response: httpx.Response | None = None
+        try:
+            response = await self._client.open("GET", self._path, query={"path": path})
+        except FileError as error:
+            if error.code != "is_a_directory":
+                raise
+        if response is None:
             with tempfile.TemporaryFile() as archive:
                 # Headers are not counted as contents, but they are not without end either.
                 limit = None if max_bytes is None else 2 * max_bytes
@@ -148,7 +158,6 @@ class Files:
                 archive.seek(0)
                 await platform.in_thread(partial(_tar.unpack, archive, local, max_bytes))
             return
-        response = await self._client.open("GET", self._path, query={"path": path})
         # Beside the target, so that it can take its place in one step.
         with tempfile.NamedTemporaryFile(dir=local.parent, prefix=".belljar-", delete=False) as file:
             try:
@@ -170,12 +179,12 @@ class Files:
         """Unpacks a tar archive into a directory of the sandbox."""
         await self._client.request("PUT", f"{self._path}/archive", query={"path": path}, content=archive, headers=_TAR)
 
-    async def _infos(self, route: str, query: dict[str, Any]) -> builtins.list[FileInfo]:
-        value = (await self._client.request("GET", f"{self._path}/{route}", query=query)).json()
-        entries = value.get("entries") if isinstance(value, dict) else value
-        if not isinstance(entries, list):
-            raise UnexpectedAnswer("The gateway's answer is not a list of files.")
-        return [FileInfo.parse(entry) for entry in entries]
+    async def _infos(self, route: str, query: dict[str, Any], limit: int | None) -> builtins.list[FileInfo]:
+        query["limit"] = MAX_ENTRIES if limit is None else limit
+        answer = await self._client.request("GET", f"{self._path}/{route}", query=query)
+        if limit is None and answer.headers.get("X-Truncated") == "true":
+            raise TooLarge(f"There are more than {MAX_ENTRIES} entries: set a limit.", code="too_large")
+        return [FileInfo.parse(entry) for entry in answer.array()]
 
 
 async def _save(response: httpx.Response, file: IO[bytes], max_bytes: int | None) -> None:

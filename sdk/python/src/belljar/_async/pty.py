@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import _aio as platform
 from .._options import segment
+from .._socket import pieces
 from ..errors import BelljarError, NotFound, UnexpectedAnswer
 from .client import API, Client
 
@@ -101,7 +102,8 @@ class Pty:
 
     async def write(self, data: str | bytes) -> None:
         """Types."""
-        await self._open_socket().send(data.encode() if isinstance(data, str) else data)
+        for piece in pieces(data):
+            await self._open_socket().send(piece)
 
     async def resize(self, cols: int, rows: int) -> None:
         body = {"cols": cols, "rows": rows}

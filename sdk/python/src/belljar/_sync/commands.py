@@ -11,6 +11,7 @@ import httpx
 
 from .._events import CommandEvents
 from .._options import segment
+from .._socket import pieces
 from ..errors import ConnectionFailed, NotFound, UnexpectedAnswer
 from ..models import CommandEvent, CommandResult, Exit, ProcessInfo, ProcessOutput
 from .client import Client
@@ -25,7 +26,8 @@ CommandStream = EventStream[CommandEvent]
 
 class Commands:
     """`command` is a line for the sandbox's shell, or a list: a program and its arguments, without any shell.
-    `timeout` is in seconds; what runs longer is ended, with exit code 124."""
+    `timeout` is in seconds; what runs longer is ended, with exit code 124. A request may be 64 KiB
+    long: what is longer belongs into a file, or is typed into a process (`start`)."""
 
     def __init__(self, client: Client, sandbox: str) -> None:
         self._client = client
@@ -166,20 +168,16 @@ class Process:
 
     def write_stdin(self, data: str | bytes) -> None:
         """Types into a process that was started with `stdin=True`."""
-        data = data.encode() if isinstance(data, str) else data
-        self._client.request(
-            "POST", f"{self._path}/stdin", content=data, headers={"Content-Type": "application/octet-stream"}
-        )
+        for piece in pieces(data):
+            self._input(piece, eof=False)
 
     def close_stdin(self) -> None:
         """Ends its input: it reads an end of file."""
-        self._client.request(
-            "POST",
-            f"{self._path}/stdin",
-            query={"eof": True},
-            content=b"",
-            headers={"Content-Type": "application/octet-stream"},
-        )
+        self._input(b"", eof=True)
+
+    def _input(self, data: bytes, *, eof: bool) -> None:
+        headers = {"Content-Type": "application/octet-stream"}
+        self._client.request("POST", f"{self._path}/stdin", query={"eof": eof}, content=data, headers=headers)
 
 
 def _body(

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import _blocking as platform
 from .._options import segment
+from .._socket import pieces
 from ..errors import BelljarError, NotFound, UnexpectedAnswer
 from .client import API, Client
 
@@ -102,7 +103,8 @@ class Pty:
 
     def write(self, data: str | bytes) -> None:
         """Types."""
-        self._open_socket().send(data.encode() if isinstance(data, str) else data)
+        for piece in pieces(data):
+            self._open_socket().send(piece)
 
     def resize(self, cols: int, rows: int) -> None:
         body = {"cols": cols, "rows": rows}
