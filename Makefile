@@ -100,8 +100,8 @@ clean: ## remove what was built here (not the images)
 .PHONY: test all-tests
 test: ## everything: Rust, real gVisor sandboxes, the page, a browser
 	@$(setup) --test -- $(MAKE) all-tests
-all-tests: test-images test-rust autobahn test-web test-sdk test-scripts
-	@printf '\nEverything passed: Rust, gVisor, WebSocket, page, browser, SDKs, scripts.\n'
+all-tests: test-images test-rust autobahn conformance dialects test-web test-sdk test-scripts
+	@printf '\nEverything passed: Rust, gVisor, WebSocket, API, dialects, page, browser, SDKs, scripts.\n'
 
 .PHONY: fuzz
 fuzz: ## look for bytes that break what reads them, with nightly Rust; FUZZ_SECONDS=60 for a short look
@@ -116,6 +116,22 @@ autobahn: target/autobahn/installed ## the Autobahn cases against the gateway's 
 target/autobahn/installed: tests/autobahn/requirements.txt
 	@python3 -m venv target/autobahn
 	@target/autobahn/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: conformance dialects
+conformance: agent target/api/schemathesis/installed ## the API against its own description, with random requests
+	$(call step,the API as it is described)
+	@cargo build
+	@python3 tests/api/conformance.py \
+		$(CARGO_TARGET_DIR)/debug/belljar $(agent) target/api/schemathesis/bin/schemathesis
+dialects: agent target/api/opensandbox/installed target/api/kubebox/installed ## every call of the documents that Belljar stands for
+	$(call step,the calls of other systems)
+	@cargo build
+	@timeout --verbose --kill-after=10 8m python3 tests/api/replay.py $(CARGO_TARGET_DIR)/debug/belljar $(agent) target/api
+
+target/api/%/installed: tests/api/requirements-%.txt
+	@python3 -m venv target/api/$*
+	@target/api/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Types, style, tests and packages of both. The synchronous Python is made from the asynchronous, and committed.

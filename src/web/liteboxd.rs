@@ -7,7 +7,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::api::body::Body;
-use super::api::openapi::{Id, Refusals, Troubles};
+use super::api::openapi::{Id, Refusals, ServerSentEvent, Troubles};
 use super::inside::command::Command;
 use super::inside::commands::{self, Begun};
 use super::inside::outcome::Outcome;
@@ -37,7 +37,7 @@ pub(super) fn streams() -> OpenApiRouter<App> {
     request_body = Command,
     responses(
         (status = 200, description = "What it came to, or what it says on the way",
-            content((Outcome = "application/json"), (String = "text/event-stream"))),
+            content((Outcome = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
 )]
 async fn exec(

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use belljar_link::message::code::{BAD_COMMAND, NOT_A_DIRECTORY, SPAWN_FAILED, TOO_MANY_PROCESSES};
 use belljar_link::message::process::StartProcess;
-use belljar_link::message::{Refusal, Reply, UNSUPPORTED};
+use belljar_link::message::{Refusal, Reply};
 use rustix::fs::{Access, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -64,7 +64,7 @@ pub(super) fn check(start: &StartProcess) -> Reply<()> {
     match &start.user {
         Some(user) if !environment::is_own_user(user) => {
             let message = "user: a sandbox has one user, and its programs run as that one";
-            Err(Refusal::new(UNSUPPORTED, message))
+            Err(Refusal::new(BAD_COMMAND, message))
         }
         _ => Ok(()),
     }

@@ -42,7 +42,7 @@ pub struct StartProcess {
     #[serde(default)]
     pub cwd: Option<String>,
     /// Who runs it: name or number of the sandbox's own user, the only one there is. Any other is
-    /// refused with `unsupported`.
+    /// refused with `bad_command`.
     #[serde(default)]
     pub user: Option<String>,
     /// Whether it has a standard input to write to. Otherwise that is `/dev/null`.

@@ -68,7 +68,7 @@ pub(in crate::web) enum Refusals {
     /// A key is needed.
     #[response(status = 401, content_type = "application/problem+json")]
     NoKey(problem::Body),
-    /// The key is not valid, or not for this.
+    /// The key is not valid, or not for this; or the sandbox's kernel does not permit it.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(problem::Body),
     /// There is no such thing, or it is somebody else's.
@@ -121,7 +121,17 @@ pub(in crate::web) struct Id {
     id: String,
 }
 
-/// Bytes, in the description.
+/// One of the events of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) struct ServerSentEvent {
+    /// Its name.
+    event: String,
+    /// JSON.
+    data: String,
+}
+
+/// Bytes.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "it describes")]

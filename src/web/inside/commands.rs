@@ -22,7 +22,7 @@ use super::text::{Piece, Pieces};
 use super::{Running, Trouble};
 use crate::web::App;
 use crate::web::api::body::Body;
-use crate::web::api::openapi::{Id, Refusals, Troubles};
+use crate::web::api::openapi::{Id, Refusals, ServerSentEvent, Troubles};
 
 /// Events of a stream that may wait for their reader: with what the agent may be ahead, at most 2 MiB
 /// for each stream.
@@ -42,7 +42,7 @@ const WAITING: usize = 8;
     request_body = Command,
     responses(
         (status = 200, description = "What it came to, or what it says on the way",
-            content((Outcome = "application/json"), (String = "text/event-stream"))),
+            content((Outcome = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
 )]
 pub(in crate::web) async fn create(
@@ -306,7 +306,7 @@ pub(in crate::web) struct Code {
     request_body = Code,
     responses(
         (status = 200, description = "What it came to, or what it says on the way",
-            content((Outcome = "application/json"), (String = "text/event-stream"))),
+            content((Outcome = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = 202, description = "It runs in the background", body = Begun), Refusals, Troubles)
 )]
 pub(super) async fn code(

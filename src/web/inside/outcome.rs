@@ -50,6 +50,24 @@ impl From<&ProcessExit> for Exit {
     }
 }
 
+/// How a process ended, if it has: what [`Exit`] has, with nothing that is always there.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes")]
+#[schema(rename_all = "camelCase")]
+pub(in crate::web) struct Ended {
+    /// Its code; 128 and the number for a signal, 124 if its time was up.
+    #[schema(nullable = false)]
+    exit_code: Option<i32>,
+    /// The same.
+    #[schema(rename = "exit_code", nullable = false)]
+    exit_code_snake: Option<i32>,
+    /// The signal that ended it.
+    signal: Option<String>,
+    /// Whether its time was up.
+    #[schema(nullable = false)]
+    timed_out: Option<bool>,
+}
+
 /// What a command came to.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::web) struct Outcome {

@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use utoipa::{IntoParams, ToSchema};
 
 use super::commands::{self, Said, Telling};
-use super::outcome::{Exit, MAX_OUTPUT, signal_number};
+use super::outcome::{Ended, Exit, MAX_OUTPUT, signal_number};
 use super::patience::Patience;
 use super::{Running, Trouble};
 use crate::web::App;
 use crate::web::api::body::Body;
-use crate::web::api::openapi::{Content, Id, Refusals, Troubles};
+use crate::web::api::openapi::{Content, Id, Refusals, ServerSentEvent, Troubles};
 
 /// Events of a stream that may wait for their reader.
 const WAITING: usize = 8;
@@ -41,6 +41,7 @@ pub(super) struct Shown {
     /// Offset after the newest.
     output_end: u64,
     #[serde(flatten)]
+    #[schema(value_type = Ended)]
     exit: Option<Exit>,
 }
 
@@ -108,6 +109,7 @@ struct Output {
     offset: u64,
     running: bool,
     #[serde(flatten)]
+    #[schema(value_type = Ended)]
     exit: Option<Exit>,
 }
 
@@ -120,7 +122,7 @@ struct Output {
     params(Id, ("process" = u32, Path, description = "Its number"), OutputQuery),
     responses(
         (status = 200, description = "What it has said so far, or what it says on the way",
-            content((Output = "application/json"), (String = "text/event-stream"))), Refusals, Troubles)
+            content((Output = "application/json"), (ServerSentEvent = "text/event-stream"))), Refusals, Troubles)
 )]
 pub(super) async fn output(
     State(app): State<App>,

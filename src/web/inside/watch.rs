@@ -18,7 +18,7 @@ use super::outcome::hand_over;
 use super::patience::Patience;
 use super::{Running, Trouble};
 use crate::web::App;
-use crate::web::api::openapi::{Id, Refusals, Troubles};
+use crate::web::api::openapi::{Id, Refusals, ServerSentEvent, Troubles};
 
 /// Changes that may wait for their reader. The agent has a bound of its own, and says when it is over.
 const WAITING: usize = 64;
@@ -42,7 +42,7 @@ pub(super) struct WatchQuery {
     get, path = "/files/watch", tag = "files", operation_id = "watchFiles",
     params(Id, WatchQuery),
     responses(
-        (status = 200, description = "Changes as they happen", body = String, content_type = "text/event-stream"), Refusals, Troubles)
+        (status = 200, description = "Changes as they happen", body = ServerSentEvent, content_type = "text/event-stream"), Refusals, Troubles)
 )]
 pub(super) async fn watch(
     State(app): State<App>,

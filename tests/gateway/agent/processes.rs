@@ -122,7 +122,7 @@ async fn what_cannot_be_started_is_refused_clearly() {
         (with(|s| s.cwd = Some(String::new())), "bad_path"),
         (
             with(|s| s.user = Some("somebody-else".into())),
-            "unsupported",
+            "bad_command",
         ),
     ] {
         let shown = format!("{order:?}");
