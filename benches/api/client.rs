@@ -115,6 +115,8 @@ impl Gateway {
         drop(free);
         let process = Command::new(env!("CARGO_BIN_EXE_belljar"))
             .arg("serve")
+            // What configures the tests is no setting.
+            .env_remove("BELLJAR_TEST_DOCKER")
             .env("BELLJAR_LISTEN", address.to_string())
             .env(
                 "BELLJAR_RUN_DIR",
