@@ -181,8 +181,8 @@ async def test_files(tmp_path: Path) -> None:
                     break
         with pytest.raises(FileError):
             await sb.files.remove("d")
-        with pytest.raises(FileError, match="/etc/belljar: Permission denied"):
-            await sb.files.write("/etc/belljar", "x")
+        with pytest.raises(FileError, match="/etc/new: Permission denied"):
+            await sb.files.write("/etc/new", "x")
         with pytest.raises(TooLarge):
             await sb.files.write("/tmp/too-large", bytes(20 << 20))
         await sb.commands.run("mkdir many; cd many; seq 1500 | xargs touch")
