@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -62,7 +62,8 @@ fn read_file(path: &Path) -> Result<Vec<Key>, Cause> {
     Ok(content.keys)
 }
 
-/// Change the keys of a file, which is made if it is not there, for its owner only. Whoever dies
+/// Change the keys of a file, which is made if it is not there, for its owner only, and for the group
+/// of its directory if that is another. Whoever dies
 /// meanwhile leaves the old or the new, never a half; two at once take turns.
 pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Vec<Key>) -> T) -> Result<T, KeysError> {
     edit_file(path, change).map_err(|cause| KeysError {
@@ -95,6 +96,12 @@ fn edit_file<T>(path: &Path, change: impl FnOnce(&mut Vec<Key>) -> T) -> Result<
     let mut file = options.open(&new)?;
     file.set_len(0)?;
     file.write_all(text.as_bytes())?;
+    let group = turn.metadata()?.gid();
+    if file.metadata()?.gid() != group {
+        // A directory of the gateway's group is how root, who writes, lets the gateway read.
+        std::os::unix::fs::fchown(&file, None, Some(group))?;
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    }
     file.sync_all()?;
     fs::rename(&new, path)?;
     Ok(changed)
@@ -102,8 +109,6 @@ fn edit_file<T>(path: &Path, change: impl FnOnce(&mut Vec<Key>) -> T) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::super::{NewKey, Scope};
     use super::*;
 
