@@ -1,5 +1,6 @@
 //! A gateway as a process of its own, and HTTP by hand: to it, and to the engine.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -149,9 +150,12 @@ impl Gateway {
     }
 
     /// Its container, as the engine calls it.
-    pub(crate) fn container(&self, sandbox: &str) -> String {
+    pub(crate) fn container(sandbox: &str) -> String {
         let filter = json!({"label": [format!("belljar.session={sandbox}")]}).to_string();
-        let filter: String = filter.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let filter = filter.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02X}");
+            text
+        });
         let path = format!("/containers/json?filters={filter}");
         let (_, listed) = Address::engine().json("GET", &path, &Value::Null);
         listed[0]["Id"].as_str().expect("it is there").to_owned()

@@ -54,7 +54,7 @@ fn main() {
 fn exec(report: &mut Report, gateway: &Gateway) {
     // The template as it comes.
     let sandbox = gateway.sandbox(&json!({"timeout": 3600}));
-    let container = gateway.container(&sandbox);
+    let container = Gateway::container(&sandbox);
     let engine = Address::engine();
     let (mut ours, mut raw, mut program) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..WARM_UP + COMMANDS {
@@ -136,7 +136,7 @@ fn files(report: &mut Report, gateway: &Gateway) {
         })));
         let mut seen = Vec::new();
         down.push(rate(timed(|| {
-            seen = gateway.address.send("GET", &path, b"").1
+            seen = gateway.address.send("GET", &path, b"").1;
         })));
         assert!(seen == content, "it is the same");
     }

@@ -1,5 +1,6 @@
 //! An HTTP client that does as it is told: bodies of bytes, bodies that break off, answers unread.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,10 +42,10 @@ pub async fn begin(
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "host") {
-        head += &format!("host: {address}\r\n");
+        let _ = write!(head, "host: {address}\r\n");
     }
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head += "\r\n";
     stream.write_all(head.as_bytes()).await.expect("it reads");

@@ -394,6 +394,7 @@ async fn a_working_directory_is_made_and_an_idle_shell_closed() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one sandbox for a list of attempts")]
 async fn paths_lead_nowhere_that_the_sandbox_may_not() {
     let Some(_place) = place().await else { return };
     let gateway = Sealed::with(config()).await;
