@@ -101,6 +101,15 @@ impl Address {
     }
 }
 
+/// A sandbox's container, as the engine calls it.
+pub(crate) fn container(sandbox: &str) -> String {
+    let filter = json!({"label": [format!("belljar.session={sandbox}")]}).to_string();
+    let filter: String = filter.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let path = format!("/containers/json?filters={filter}");
+    let (_, listed) = Address::engine().json("GET", &path, &Value::Null);
+    listed[0]["Id"].as_str().expect("it is there").to_owned()
+}
+
 /// A gateway process.
 pub(crate) struct Gateway {
     pub(crate) address: Address,
@@ -146,15 +155,6 @@ impl Gateway {
         let (status, made) = self.address.json("POST", "/api/v1/sandboxes", order);
         assert_eq!(status, 201, "{made}");
         made["id"].as_str().expect("an id").to_owned()
-    }
-
-    /// Its container, as the engine calls it.
-    pub(crate) fn container(&self, sandbox: &str) -> String {
-        let filter = json!({"label": [format!("belljar.session={sandbox}")]}).to_string();
-        let filter: String = filter.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let path = format!("/containers/json?filters={filter}");
-        let (_, listed) = Address::engine().json("GET", &path, &Value::Null);
-        listed[0]["Id"].as_str().expect("it is there").to_owned()
     }
 
     pub(crate) fn end(&self, sandbox: &str) {
