@@ -1,6 +1,5 @@
 //! A gateway as a process of its own, and HTTP by hand: to it, and to the engine.
 
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -102,6 +101,15 @@ impl Address {
     }
 }
 
+/// A sandbox's container, as the engine calls it.
+pub(crate) fn container(sandbox: &str) -> String {
+    let filter = json!({"label": [format!("belljar.session={sandbox}")]}).to_string();
+    let filter: String = filter.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let path = format!("/containers/json?filters={filter}");
+    let (_, listed) = Address::engine().json("GET", &path, &Value::Null);
+    listed[0]["Id"].as_str().expect("it is there").to_owned()
+}
+
 /// A gateway process.
 pub(crate) struct Gateway {
     pub(crate) address: Address,
@@ -147,18 +155,6 @@ impl Gateway {
         let (status, made) = self.address.json("POST", "/api/v1/sandboxes", order);
         assert_eq!(status, 201, "{made}");
         made["id"].as_str().expect("an id").to_owned()
-    }
-
-    /// Its container, as the engine calls it.
-    pub(crate) fn container(sandbox: &str) -> String {
-        let filter = json!({"label": [format!("belljar.session={sandbox}")]}).to_string();
-        let filter = filter.bytes().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "%{byte:02X}");
-            text
-        });
-        let path = format!("/containers/json?filters={filter}");
-        let (_, listed) = Address::engine().json("GET", &path, &Value::Null);
-        listed[0]["Id"].as_str().expect("it is there").to_owned()
     }
 
     pub(crate) fn end(&self, sandbox: &str) {
