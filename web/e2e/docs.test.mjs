@@ -24,7 +24,8 @@ describe('the API, to read', () => {
     const visitor = await Visitor.open(browser, 'about:blank');
     const elsewhere = [];
     visitor.page.on('request', (request) => {
-      if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(gateway.url)) elsewhere.push(request.url());
+      if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(gateway.url))
+        elsewhere.push(request.url());
     });
     await visitor.page.goto(`${gateway.url}/docs`);
     for (const operation of ['Create a sandbox', 'List sandboxes', 'End a sandbox']) {
