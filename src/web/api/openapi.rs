@@ -112,6 +112,18 @@ pub(in crate::web) enum Troubles {
     Silent(problem::Body),
 }
 
+/// What an operation on a template may answer beyond [`Refusals`].
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes")]
+pub(in crate::web) enum NotBuilt {
+    /// It is one of the configuration, or sandboxes still run on it, or there are too many.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(problem::Body),
+    /// The Dockerfile could not be built: the end of the builder's output.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Failed(problem::Body),
+}
+
 /// The sandbox that a path names.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

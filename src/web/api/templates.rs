@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::{App, Patience};
 use super::auth::Asking;
 use super::body::Body;
-use super::openapi::Refusals;
+use super::openapi::{NotBuilt, Refusals};
 use super::problem::Problem;
 use crate::config::{Config, Template};
 use crate::fleet::WORKSPACE;
@@ -94,7 +94,7 @@ async fn built(app: &App, config: &Config) -> Result<Vec<Built>, Problem> {
     post, path = "/templates", tag = "templates", operation_id = "buildTemplate",
     description = "Builds an image from a Dockerfile, in the place of one built under the same name.",
     request_body = BuildBody,
-    responses((status = 201, description = "The template", body = TemplateBody), Refusals)
+    responses((status = 201, description = "The template", body = TemplateBody), Refusals, NotBuilt)
 )]
 pub(super) async fn build(
     State(app): State<App>,
@@ -127,7 +127,7 @@ pub(super) async fn build(
     delete, path = "/templates/{name}", tag = "templates", operation_id = "deleteTemplate",
     description = "Deletes a template that was built. Those of the configuration cannot be deleted.",
     params(("name" = String, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), Refusals)
+    responses((status = 204, description = "It is gone"), Refusals, NotBuilt)
 )]
 pub(super) async fn delete(
     State(app): State<App>,

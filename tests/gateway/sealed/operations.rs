@@ -164,7 +164,7 @@ async fn a_hundred_commands_at_once() {
 
     // With the usual limit some are refused, clearly, and those that are not work.
     let sandbox = Sandbox::start(&config, &config.templates["base"]).await;
-    let one = async |_| match sandbox.run(command(&["sleep", "2"])).await {
+    let one = async |_| match sandbox.run(command(&["sleep", "15"])).await {
         Ok((_, exit)) => {
             assert_eq!(exit.code, Some(0));
             true
