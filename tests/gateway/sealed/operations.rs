@@ -139,6 +139,8 @@ async fn a_hundred_commands_at_once() {
     let config = config();
     let large = Template {
         pids: 512,
+        // A hundred starts take a second and a half of it.
+        cpus: 2.0,
         ..config.templates["base"].clone()
     };
     let sandbox = Sandbox::start(&config, &large).await;
