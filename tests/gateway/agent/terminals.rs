@@ -363,8 +363,7 @@ async fn a_lost_controllers_program_is_held_for_a_while_and_then_runs_on() {
     while reader.offset < u64::from(HISTORY_BYTES) {
         assert!(matches!(reader.next().await, Output::Bytes(_)));
     }
-    let seen = take_what_comes(&mut reader).await;
-    assert_eq!(seen, u64::from(HISTORY_BYTES));
+    assert_eq!(take_what_comes(&mut reader).await, 0);
     drop(reader);
     sleep(Duration::from_millis(500)).await;
     let mut again = Reader::attach(&link, terminal, Some(0), Some(HISTORY_BYTES), 600_000).await;
