@@ -7,6 +7,7 @@ says, valid and invalid, and check every answer against it. A server error fails
 that the description does not have.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -61,7 +62,9 @@ include-path-regex = '^/sandboxes/[{{]id[}}]/(?!actions|timeout)'
 
 
 def furnished(gateway: Gateway) -> str:
-    """A sandbox with a file, a process that has ended and a terminal."""
+    """A sandbox with a file, a process that has ended and a terminal; and no other."""
+    for left in json.loads(gateway.ask("GET", "/sandboxes?limit=100")[1]):
+        gateway.ask("DELETE", f"/sandboxes/{left['id']}")
     sandbox = gateway.sandbox(timeout=DEADLINE_S)
     for path, body in [
         ("files?path=here/file", b"text"),
