@@ -52,6 +52,7 @@ bench: ## measure what is claimed, and write docs/benchmarks.md
 run-bench:
 	@benches/ttyd.sh
 	@cargo bench --bench terminal -- --write
+	@cargo bench --bench api -- --write
 
 .PHONY: load
 load: ## hold 5,000 idle sessions in one gateway, then 40 gVisor sandboxes at once; docs/benchmarks.md too

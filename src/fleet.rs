@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Live};
 use crate::limit::{self, Permit, Starts};
 use crate::sandbox::{AtCapacity, EngineState, LaunchError, Leave, Sandboxes, Slot};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 mod caller;
@@ -31,8 +32,6 @@ mod path;
 
 mod recipe;
 
-mod store;
-
 pub use caller::{Caller, Owner};
 pub use held::{ActError, Held, HeldId, Identity, NotRunning, Reason, State, Status};
 pub use order::{BadOrder, Order, WORKSPACE};
@@ -41,11 +40,13 @@ pub use recipe::Recipe;
 use lease::{Lease, Origin};
 use note::Note;
 use order::Plan;
-use store::Store;
 
 /// The agent's own deadline lies this much after the gateway's, so that the gateway is the one that
 /// says why a sandbox has ended.
 const AGENT_SLACK: Duration = Duration::from_secs(30);
+
+/// Ended ones remembered at once. The largest has 0.4 MiB of environment and metadata.
+const MAX_ENDED: usize = 1024;
 
 /// Why a sandbox was not created.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,7 @@ pub struct Fleet {
     sandboxes: Arc<Sandboxes>,
     metrics: Arc<Metrics>,
     starts: Arc<Starts<Owner>>,
-    store: Arc<Store>,
+    store: Arc<Store<Held>>,
     tasks: TaskTracker,
     leave: watch::Sender<Option<Leave>>,
 }
@@ -103,7 +104,7 @@ impl Fleet {
             sandboxes,
             metrics,
             starts: Arc::default(),
-            store: Arc::default(),
+            store: Arc::new(Store::new(MAX_ENDED)),
             tasks,
             leave: watch::Sender::new(None),
         }
@@ -254,7 +255,7 @@ impl Fleet {
         first: Option<lease::First>,
         origin: Origin,
     ) {
-        self.store.insert(held.clone());
+        self.store.insert(held.id.as_str(), held.clone());
         let lease = Lease {
             held: held.clone(),
             sandboxes: self.sandboxes.clone(),

@@ -19,6 +19,8 @@ pub mod sandbox;
 
 pub mod limit;
 
+mod store;
+
 pub mod secret;
 
 pub mod keys;

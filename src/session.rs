@@ -29,6 +29,7 @@ use crate::sandbox::{
     AtCapacity, EngineState, MainTerminal, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
 };
 use crate::secret::{Token, TokenHash, random_hex};
+use crate::store::{Ends, Store};
 use crate::telemetry::{Metrics, TraceParent};
 
 mod deadline;
@@ -40,8 +41,6 @@ mod note;
 mod recording;
 
 mod share;
-
-mod store;
 
 mod waiting;
 
@@ -55,7 +54,6 @@ pub use recording::{Archive, Recorded};
 pub use share::{
     MAX_SHARES, MAX_VIEWERS, Mode, Seat, SeatError, ShareId, ShareRecord, Shares, TooManyShares,
 };
-use store::Store;
 
 /// After a viewer is lost, how long its program is held at the window, so that a viewer who comes
 /// back soon has missed nothing. Longer, and a build would stand still because its visitor's train
@@ -64,6 +62,9 @@ const HOLD: Duration = Duration::from_secs(15);
 
 /// The agent's own deadline lies this much after the gateway's, which is the one that warns.
 const AGENT_SLACK: Duration = Duration::from_secs(30);
+
+/// Ended sessions remembered at once, about 1 KiB each.
+const MAX_ENDED: usize = 4096;
 
 /// Commands that may wait for a session's task. Its callers wait for room.
 const COMMANDS: usize = 16;
@@ -200,7 +201,10 @@ pub struct Create {
     pub max_duration: Option<Duration>,
     /// Record it, whatever the template says.
     pub record: bool,
-    /// Who the visitor is to the site that has sent them, if one has.
+    /// The origin whose pages may come to it besides the configured ones: that of the site that has
+    /// sent the visitor, if one has.
+    pub origin: Option<String>,
+    /// Who the visitor is to that site.
     pub subject: Option<String>,
     /// What that site wants to find with the session.
     pub metadata: BTreeMap<String, String>,
@@ -384,6 +388,9 @@ pub struct Identity {
     /// It ends after this long without input.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// The origin whose pages may come to it besides the configured ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Who the visitor is to the site that has sent them, if one has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -411,6 +418,12 @@ pub struct Session {
 struct Handle {
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
+}
+
+impl Ends for Session {
+    fn is_over(&self) -> bool {
+        self.ending().is_some()
+    }
 }
 
 impl Deref for Session {
@@ -604,7 +617,7 @@ pub struct Sessions {
     sandboxes: Arc<Sandboxes>,
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
-    store: Store,
+    store: Store<Session>,
     archive: Arc<Archive>,
     tasks: TaskTracker,
     leave: watch::Sender<Option<Leave>>,
@@ -625,7 +638,7 @@ impl Sessions {
             sandboxes,
             limiter,
             metrics,
-            store: Store::default(),
+            store: Store::new(MAX_ENDED),
             archive,
             tasks,
             leave: watch::Sender::new(None),
@@ -728,6 +741,7 @@ impl Sessions {
             created_at: now,
             expires_at: now + max_duration,
             idle_timeout: template.idle_timeout.unwrap_or(limits.idle_timeout),
+            origin: create.origin,
             subject: create.subject,
             metadata: create.metadata,
             token: token.hash(),
@@ -807,7 +821,7 @@ impl Sessions {
         mut origin: Origin,
         trace: Option<TraceParent>,
     ) {
-        self.store.insert(session.clone());
+        self.store.insert(session.id.as_str(), session.clone());
         let span = tracing::info_span!(
             "session",
             session = %session.id,

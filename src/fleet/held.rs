@@ -1,6 +1,5 @@
 //! A held sandbox, as everyone but its own task sees it.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
@@ -14,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Owner, Recipe};
 use crate::sandbox::AtCapacity;
 use crate::secret::random_hex;
+use crate::store::Ends;
 
 /// Commands that may wait for a sandbox's task. Its callers wait for room.
 const COMMANDS: usize = 16;
@@ -30,13 +30,6 @@ impl HeldId {
 
     /// The digits.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// So that a request's text finds it.
-impl Borrow<str> for HeldId {
-    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -209,6 +202,12 @@ pub struct Held {
 pub(super) struct Handle {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) status: watch::Sender<Status>,
+}
+
+impl Ends for Held {
+    fn is_over(&self) -> bool {
+        matches!(self.state(), State::Ended(_))
+    }
 }
 
 impl Deref for Held {

@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::held::Command;
-use super::store::Store;
 use super::{AGENT_SLACK, ActError, Held, Note, Owner, Reason, State, Status};
 use crate::config::{LauncherKind, Live};
 use crate::limit::Permit;
@@ -17,6 +16,7 @@ use crate::sandbox::{
     Death, LaunchError, Leave, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
     leaving, silent,
 };
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Whoever has ordered it waits for its first start; its time begins then.
@@ -61,7 +61,7 @@ pub(super) struct Lease {
     pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) config: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) store: Arc<Store>,
+    pub(super) store: Arc<Store<Held>>,
     pub(super) permit: Permit<Owner>,
     pub(super) first: Option<First>,
     /// Whether the next gateway could take the sandbox back.
@@ -101,7 +101,7 @@ impl Lease {
         self.metrics.fleet_ended(reason.name());
         // What its owner has ended is gone; what has ended by itself says why for a while.
         if matches!(reason, Reason::Killed | Reason::StartFailed) {
-            self.store.remove(&self.held.id);
+            self.store.remove(self.held.id.as_str());
         }
         self.status.send_modify(|status| {
             status.state = State::Ended(reason);

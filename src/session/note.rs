@@ -86,6 +86,7 @@ mod tests {
             created_at: now,
             expires_at: now + Duration::from_secs(60),
             idle_timeout: Duration::from_secs(30),
+            origin: None,
             subject: None,
             metadata: std::collections::BTreeMap::default(),
             token: token.hash(),

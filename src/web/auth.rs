@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -63,6 +63,20 @@ pub(super) fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Fault> 
         FaultCode::OriginRefused,
         "This page may not open terminals here.",
     ))
+}
+
+/// The same, where the site that has sent a session's visitor may come back to it.
+pub(super) fn check_origin_for(
+    session: Option<&Session>,
+    headers: &HeaderMap,
+    app: &App,
+) -> Result<(), Fault> {
+    let own = session.and_then(|session| session.origin.as_deref());
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    if own.is_some() && origin == own.map(str::as_bytes) {
+        return Ok(());
+    }
+    check_origin(headers, app)
 }
 
 /// Without a seal, a page must not reach a shell by a name of its own that it lets point here.

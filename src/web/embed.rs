@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, header};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::App;
 use super::protocol::{Fault, FaultCode};
@@ -38,7 +38,7 @@ const MAX_METADATA: usize = 2048;
 const MAX_SEEN: usize = 100_000;
 
 /// What a token says.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Claims {
     /// Who the visitor is to the site. Shown to nobody but the session's owner.
     #[serde(default)]
@@ -51,20 +51,18 @@ pub(super) struct Claims {
     pub(super) template: Option<String>,
     /// The only origin whose pages may use it.
     #[serde(default)]
-    origin: Option<String>,
+    pub(super) origin: Option<String>,
     /// Seconds that the session may take at most.
-    #[serde(default)]
-    max_duration: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    pub(super) max_duration: Option<Duration>,
     /// What the site wants to find with the session.
     #[serde(default)]
     pub(super) metadata: BTreeMap<String, String>,
 }
 
-impl Claims {
-    /// How long the session may take at most.
-    pub(super) fn max_duration(&self) -> Option<Duration> {
-        self.max_duration.map(Duration::from_secs)
-    }
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = Option::<u64>::deserialize(deserializer)?;
+    Ok(seconds.map(Duration::from_secs))
 }
 
 /// Tokens that have been used.
@@ -224,7 +222,7 @@ mod tests {
         let token = sign(Algorithm::EdDSA, &claims());
         let read = verify(&token, PUBLIC, SystemTime::now()).unwrap();
         assert_eq!(read.sub.as_deref(), Some("ada"));
-        assert_eq!(read.max_duration(), Some(Duration::from_secs(90)));
+        assert_eq!(read.max_duration, Some(Duration::from_secs(90)));
         assert_eq!(read.metadata["lesson"], "3");
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::auth::{Owned, Visitor, trace_parent};
-use super::embed::{self, Claims};
+use super::embed;
 use super::error::{of_create, of_ending};
 use super::object::Object;
 use super::protocol::{self, Fault, FaultCode, millis, timestamp};
@@ -139,13 +139,8 @@ pub(super) async fn create(
 ) -> Response {
     let token = query.ok().and_then(|Query(query)| query.embed);
     let claims = match embed::admit(&app, &headers, token.as_deref()) {
-        Ok(claims) => claims,
+        Ok(claims) => claims.unwrap_or_default(),
         Err(fault) => return fault.into_response(),
-    };
-    let asked = claims.as_ref().and_then(Claims::max_duration);
-    let (template, subject, metadata) = match claims {
-        Some(claims) => (claims.template, claims.sub, claims.metadata),
-        None => (None, None, BTreeMap::new()),
     };
     let body = match body {
         Ok(Json(Object(body))) => body,
@@ -168,7 +163,8 @@ pub(super) async fn create(
     let known = |name: &String| app.config.get().template(name).is_some();
     let created = app.sessions.create(Create {
         client,
-        template: template
+        template: claims
+            .template
             .or(body.template)
             .or(body.environment)
             .or(body.tool_pair.filter(known)),
@@ -178,11 +174,14 @@ pub(super) async fn create(
         },
         env: body.env,
         init: body.init,
-        max_duration: asked.or(body.timeout.map(Duration::from_millis)),
+        max_duration: claims
+            .max_duration
+            .or(body.timeout.map(Duration::from_millis)),
         trace: trace_parent(&headers),
         record: body.record,
-        subject,
-        metadata,
+        origin: claims.origin,
+        subject: claims.sub,
+        metadata: claims.metadata,
     });
     let (session, token) = match created {
         Ok(created) => created,

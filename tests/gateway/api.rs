@@ -6,6 +6,8 @@ use crate::harness::TestGateway;
 
 mod auth;
 
+mod embed;
+
 mod idempotency;
 
 mod sandboxes;

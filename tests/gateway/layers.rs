@@ -102,6 +102,7 @@ fn each_layer_imports_only_what_lies_below_it() {
                 "telemetry",
                 "secret",
                 "keys",
+                "store",
             ],
             "session" => &[
                 "session",
@@ -110,12 +111,14 @@ fn each_layer_imports_only_what_lies_below_it() {
                 "config",
                 "telemetry",
                 "secret",
+                "store",
             ],
             "sandbox" => &["sandbox", "config", "telemetry", "secret"],
             "limit" => &["limit", "config"],
             "config" => &["config"],
             "telemetry" => &["telemetry", "config"],
             "secret" => &["secret"],
+            "store" => &["store"],
             "keys" => &["keys", "secret"],
             // What wires everything together.
             "gateway" | "cli" | "main" | "lib" => return None,

@@ -9,7 +9,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use belljar_link::client::LinkError;
 use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
-use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -89,7 +88,7 @@ pub(in crate::web) async fn run(
         let process = running.link.start_process(start).await?;
         if let Some(text) = stdin {
             let input = running.link.process_input(process).await?;
-            app.tasks.spawn(feed(Some((input, text))));
+            app.tasks.spawn(outcome::feed(input, text));
         }
         return Ok((StatusCode::ACCEPTED, Json(Begun::of(process))).into_response());
     }
@@ -104,15 +103,6 @@ pub(in crate::web) async fn run(
     }
     let outcome = outcome::wait(output, input).await?;
     Ok(Json(outcome).into_response())
-}
-
-/// Write a command's input and close it. A command that ends without having read it is no error.
-async fn feed(input: Option<(ProcessInput, String)>) {
-    if let Some((mut input, text)) = input
-        && input.write(Bytes::from(text)).await.is_ok()
-    {
-        let _ = input.close().await;
-    }
 }
 
 /// What is said on the way.
@@ -261,13 +251,11 @@ pub(super) async fn stream(
         }
         hand_over(&events, Said::error(&LinkError::Closed.into())).await;
     };
-    // Whichever ends, the input ends with the output.
+    // A program that neither reads nor says anything ends with its reader, too.
     tokio::select! {
         () = tell => {}
-        () = async {
-            feed(input).await;
-            events.closed().await;
-        } => {}
+        () = events.closed() => {}
+        never = outcome::feed_on(input) => match never {},
     }
 }
 

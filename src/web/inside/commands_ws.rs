@@ -12,9 +12,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::response::Response;
+use belljar_link::client::LinkError;
 use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -263,8 +263,7 @@ async fn tell(sender: &mut Sender, all: Vec<Said>) -> Result<(), End> {
 }
 
 async fn lost(sender: &mut Sender) -> End {
-    let message = json!({"type": "error", "message": "the sandbox ended meanwhile"});
-    let said = sender.send(Message::Text(message.to_string().into())).await;
+    let said = say(sender, &Said::error(&LinkError::Closed.into())).await;
     said.err().unwrap_or(SANDBOX_ENDED)
 }
 

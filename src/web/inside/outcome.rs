@@ -1,5 +1,7 @@
 //! How a command ended, in every spelling that clients have for it.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
 use belljar_link::client::LinkError;
@@ -87,15 +89,6 @@ pub(in crate::web) async fn wait(
     mut output: ProcessOutput,
     input: Option<(ProcessInput, String)>,
 ) -> Result<Outcome, Trouble> {
-    // Neither waits for the other: a program may write before it has read everything.
-    let feed = async {
-        if let Some((mut input, text)) = input {
-            // One that ends without reading its input is no error.
-            let _ = input.write(Bytes::from(text)).await;
-            let _ = input.close().await;
-        }
-        std::future::pending::<()>().await;
-    };
     let collect = async {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut truncated = false;
@@ -117,10 +110,26 @@ pub(in crate::web) async fn wait(
             }
         }
     };
+    // Neither waits for the other: a program may write before it has read everything.
     tokio::select! {
         outcome = collect => outcome,
-        () = feed => unreachable!("it waits for ever"),
+        never = feed_on(input) => match never {},
     }
+}
+
+/// Write a command's input and close it. A command that ends without having read it is no error.
+pub(in crate::web) async fn feed(mut input: ProcessInput, text: String) {
+    if input.write(Bytes::from(text)).await.is_ok() {
+        let _ = input.close().await;
+    }
+}
+
+/// The same beside what ends with the command's output: never resolves.
+pub(in crate::web) async fn feed_on(input: Option<(ProcessInput, String)>) -> Infallible {
+    if let Some((input, text)) = input {
+        feed(input, text).await;
+    }
+    pending().await
 }
 
 /// Keep so much of it as may be kept; true if that is not all.

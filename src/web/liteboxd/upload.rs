@@ -1,6 +1,7 @@
 //! A file as a form sends it: `file` and `path`, in either order.
 
 use axum::Json;
+use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
 use belljar_link::client::{Link, LinkError};
@@ -70,68 +71,90 @@ pub(super) async fn upload(
         ))
     })?;
     let _holding = patience.hold();
-    let link = &running.link;
-    let (mut path, mut parked) = (None, None);
-    let mut info: Option<FileInfo> = None;
-    for _ in 0..MAX_FIELDS {
-        let field = timeout(NEXT_BYTES, form.next_field()).await;
-        let field = field
-            .map_err(|_| Trouble::BrokenBody)?
-            .map_err(|e| bad_form(&e))?;
-        let Some(mut field) = field else { break };
-        match field.name() {
-            Some("path") => path = Some(directory(&running.held, Some(&text(&mut field).await?))),
-            Some("file") if info.is_none() => {
-                // A path that is still to come: the file waits beside, in the sandbox.
-                let to = path.clone().unwrap_or_else(|| {
-                    let parked = format!(".upload-{}", random_hex::<8>());
-                    directory(&running.held, Some(&parked))
-                });
-                let options = WriteOptions {
-                    make_dirs: true,
-                    ..WriteOptions::default()
-                };
-                let mut writer = link.write_file(&to, options).await?;
-                let mut left = MAX_UPLOAD;
-                loop {
-                    let next = timeout(NEXT_BYTES, field.next()).await;
-                    let Some(bytes) = next.map_err(|_| Trouble::BrokenBody)? else {
-                        break;
-                    };
-                    let bytes = bytes.map_err(|e| bad_form(&e))?;
-                    left = left
-                        .checked_sub(bytes.len() as u64)
-                        .ok_or(Trouble::TooLarge(MAX_UPLOAD))?;
-                    writer.write(bytes).await?;
-                }
-                info = Some(writer.finish().await?);
-                parked = path.is_none().then_some(to);
-            }
-            _ => {
-                return Err(Trouble::bad(
-                    "form",
-                    "must have the fields file and path only",
-                ));
-            }
-        }
-    }
-    let placed = match (info, path, &parked) {
-        (None, ..) => Err(Trouble::bad("file", "must be given")),
-        (_, None, _) => Err(Trouble::bad("path", "must be given")),
-        (Some(info), Some(path), None) => Ok((path, info)),
-        (Some(info), Some(path), Some(from)) => {
-            place(link, from, &path).await.map(|()| (path, info))
-        }
+    let mut parts = Parts::default();
+    let written = async {
+        parts.receive(&running, &mut form).await?;
+        parts.place(&running.link).await
     };
-    if let (Err(_), Some(parked)) = (&placed, &parked) {
-        let _ = link.remove(parked, false).await;
+    let written = written.await;
+    if let (Err(_), Some(parked)) = (&written, &parts.parked) {
+        let _ = running.link.remove(parked, false).await;
     }
-    let (path, info) = placed?;
-    Ok(Json(Uploaded {
-        message: "file uploaded",
-        path,
-        size: info.size,
-    }))
+    written.map(Json)
+}
+
+/// What has come of a form.
+#[derive(Debug, Default)]
+struct Parts {
+    path: Option<String>,
+    file: Option<FileInfo>,
+    /// Where the file is that came before its path.
+    parked: Option<String>,
+}
+
+impl Parts {
+    /// Take what there is; fields of other names are left out.
+    async fn receive(&mut self, running: &Running, form: &mut Multipart) -> Result<(), Trouble> {
+        for _ in 0..MAX_FIELDS {
+            let field = timeout(NEXT_BYTES, form.next_field()).await;
+            let field = field.map_err(|_| Trouble::BrokenBody)?;
+            let Some(mut field) = field.map_err(|error| bad_form(&error))? else {
+                break;
+            };
+            match field.name() {
+                Some("path") => {
+                    let path = text(&mut field).await?;
+                    self.path = Some(directory(&running.held, Some(&path)));
+                }
+                Some("file") if self.file.is_none() => {
+                    // A path that is still to come: the file waits beside, in the sandbox.
+                    let to = self.path.clone().unwrap_or_else(|| {
+                        let parked = format!(".upload-{}", random_hex::<8>());
+                        directory(&running.held, Some(&parked))
+                    });
+                    self.file = Some(write(&running.link, &to, &mut field).await?);
+                    self.parked = self.path.is_none().then_some(to);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Give the file its path, if it has not got it yet.
+    async fn place(&self, link: &Link) -> Result<Uploaded, Trouble> {
+        let missing = |field| Trouble::bad(field, "must be given");
+        let file = self.file.as_ref().ok_or_else(|| missing("file"))?;
+        let path = self.path.clone().ok_or_else(|| missing("path"))?;
+        if let Some(parked) = &self.parked {
+            place(link, parked, &path).await?;
+        }
+        Ok(Uploaded {
+            message: "file uploaded",
+            path,
+            size: file.size,
+        })
+    }
+}
+
+/// Write a field into a file. If it breaks off, nothing is written.
+async fn write(link: &Link, to: &str, field: &mut Field<'_>) -> Result<FileInfo, Trouble> {
+    let options = WriteOptions {
+        make_dirs: true,
+        ..WriteOptions::default()
+    };
+    let mut writer = link.write_file(to, options).await?;
+    let mut left = MAX_UPLOAD;
+    loop {
+        let next = timeout(NEXT_BYTES, field.next()).await;
+        let Some(bytes) = next.map_err(|_| Trouble::BrokenBody)? else {
+            return Ok(writer.finish().await?);
+        };
+        let bytes = bytes.map_err(|error| bad_form(&error))?;
+        let more = left.checked_sub(bytes.len() as u64);
+        left = more.ok_or(Trouble::TooLarge(MAX_UPLOAD))?;
+        writer.write(bytes).await?;
+    }
 }
 
 /// Give a file the path that it is for.
@@ -157,7 +180,7 @@ async fn copy(link: &Link, from: &str, to: &str) -> Result<(), Trouble> {
     Ok(link.remove(from, false).await?)
 }
 
-async fn text(field: &mut axum::extract::multipart::Field<'_>) -> Result<String, Trouble> {
+async fn text(field: &mut Field<'_>) -> Result<String, Trouble> {
     let mut bytes = Vec::new();
     loop {
         let next = timeout(NEXT_BYTES, field.next()).await;
@@ -178,6 +201,6 @@ async fn text(field: &mut axum::extract::multipart::Field<'_>) -> Result<String,
     text.ok_or_else(|| Trouble::bad("path", "must be text, and not empty"))
 }
 
-fn bad_form(error: &axum::extract::multipart::MultipartError) -> Trouble {
+fn bad_form(error: &MultipartError) -> Trouble {
     Trouble::bad("form", error.body_text().trim_end_matches('.'))
 }

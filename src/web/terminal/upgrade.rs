@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::{Connection, Dialect, Purpose, Unclaimed};
 use crate::session::{AttachRequest, Create, Entry};
 use crate::web::App;
-use crate::web::auth::{self, Visitor, check_origin, trace_parent};
-use crate::web::embed::{self, Claims};
+use crate::web::auth::{self, Visitor, check_origin_for, trace_parent};
+use crate::web::embed;
 use crate::web::error::{no_such_session, of_create, token_missing};
 use crate::web::protocol::v1::SUBPROTOCOL;
 use crate::web::protocol::{self, Fault, FaultCode};
@@ -66,22 +66,19 @@ pub(in crate::web) async fn start(
         let parameters = parameters(query)?;
         let claims = embed::admit(&app, &headers, parameters.embed.as_deref())?;
         let size = parameters.size(dialect);
-        let max_duration = claims.as_ref().and_then(Claims::max_duration);
-        let (template, subject, metadata) = match claims {
-            Some(claims) => (claims.template, claims.sub, claims.metadata),
-            None => (None, None, BTreeMap::new()),
-        };
+        let claims = claims.unwrap_or_default();
         let create = Create {
             client,
-            template: template.or(parameters.template),
+            template: claims.template.or(parameters.template),
             size: size.unwrap_or_default(),
             env: BTreeMap::new(),
             init: Vec::new(),
-            max_duration,
+            max_duration: claims.max_duration,
             trace: trace_parent(&headers),
             record: false,
-            subject,
-            metadata,
+            origin: claims.origin,
+            subject: claims.sub,
+            metadata: claims.metadata,
         };
         let entry = match dialect {
             Dialect::V1 => app.sessions.create_or_wait(create),
@@ -114,9 +111,10 @@ pub(in crate::web) async fn attach(
 ) -> Response {
     let (upgrade, dialect) = negotiate(upgrade);
     let find = || {
-        check_origin(&headers, &app)?;
+        let session = app.sessions.find(&id);
+        check_origin_for(session.as_deref(), &headers, &app)?;
         let parameters = parameters(query)?;
-        let session = app.sessions.find(&id).ok_or_else(no_such_session)?;
+        let session = session.ok_or_else(no_such_session)?;
         let request = AttachRequest {
             from: parameters.from,
             size: parameters.size(dialect),
