@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,7 @@ use crate::limit::Limiter;
 use crate::sandbox::{EngineState, Host, Launcher, Sandboxes};
 use crate::session::{Leave, Sessions};
 use crate::telemetry::Metrics;
+use crate::web::turns::Turns;
 use crate::web::{self, App, Patience};
 
 mod places;
@@ -126,6 +128,7 @@ impl Gateway {
                 limiter,
                 sandboxes,
                 metrics,
+                turns: Arc::new(Turns::of(&Handle::current())),
                 begun: Instant::now(),
                 tasks: sessions_tasks.clone(),
             },

@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
 //! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
-//! queues what is typed, [`api`] is for programs, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
-//! of what belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
+//! queues what is typed, [`turns`] keeps much output from being in everybody's way, [`api`] is for
+//! programs, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that of what
+//! belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
 //! what anyone is told who may not.
 
 use std::sync::Arc;
@@ -42,6 +43,8 @@ mod terminal;
 mod input;
 
 pub mod api;
+
+pub mod turns;
 
 mod sessions;
 
@@ -104,6 +107,8 @@ pub struct App {
     pub sandboxes: Arc<Sandboxes>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The turns of their output.
+    pub turns: Arc<turns::Turns>,
     /// When the gateway began.
     pub begun: Instant,
     /// What the gateway waits for before it is gone: a WebSocket outlives its request.

@@ -99,6 +99,10 @@ pub(crate) fn serve_docker() -> ExitCode {
     let mut config = config();
     config.docker.namespace = "load".into();
     config.run_dir = std::env::temp_dir().join("belljar-load");
+    config.agent = std::env::var_os("BELLJAR_AGENT").map_or_else(
+        || concat!(env!("CARGO_MANIFEST_DIR"), "/target/belljar-agent").into(),
+        PathBuf::from,
+    );
     let template = config.templates.get_mut("base").expect("there is a base");
     template.command = ["/bin/bash", "--noprofile", "--norc"]
         .map(String::from)

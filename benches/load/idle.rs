@@ -31,6 +31,13 @@ const WARM_UP: usize = 64;
 /// Sessions in which keys are typed, in turns, and how many in each.
 const TYPISTS: (usize, usize) = (20, 50);
 
+/// How long a typist rests after an echo. Without it most keys would be typed while all is well, and
+/// hardly one while everything stands still.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long the floods go on before anybody types.
+const RISE: Duration = Duration::from_secs(2);
+
 /// How long the gateway is left alone before its memory and processor time are looked at.
 const REST: Duration = Duration::from_secs(10);
 
@@ -104,6 +111,7 @@ fn load(
     typists.echo(report, "echo, quiet, µs");
     let flood = Visitors::come(address, floods);
     flood.begin(FLOOD);
+    thread::sleep(RISE);
     let (begun, bytes) = (Instant::now(), flood.bytes());
     typists.echo(report, &format!("echo, {floods} flooding, µs"));
     let bytes = (flood.bytes() - bytes) as f64 / 1e6;
@@ -220,6 +228,7 @@ impl Typists {
             for client in &mut self.clients {
                 let echo = self.runtime.block_on(client.echo());
                 times.push(echo.as_secs_f64() * 1e6);
+                thread::sleep(PAUSE);
             }
         }
         report.say(&format!(

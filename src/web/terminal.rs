@@ -25,6 +25,7 @@ use super::protocol::{
     ServerMessage, v1,
 };
 use super::toolkata;
+use super::turns::{self, Turn};
 use super::websocket::{self, CLOSE_DEADLINE, SEND_DEADLINE};
 use crate::session::{
     AttachError, AttachRequest, EndReason, Ending, Recorded, Session, Viewer, Waiting,
@@ -143,6 +144,7 @@ struct Sink {
     socket: SplitSink<WebSocket, Message>,
     dialect: Dialect,
     encoder: toolkata::Encoder,
+    turn: Turn,
 }
 
 impl Sink {
@@ -163,8 +165,12 @@ impl Sink {
     }
 
     async fn send_raw(&mut self, message: Message) -> Result<(), Stop> {
+        let length = turns::length(&message);
         match timeout(SEND_DEADLINE, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.turn.sent(length).await;
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(Stop::Gone),
         }
     }
@@ -173,14 +179,16 @@ impl Sink {
 impl Connection {
     fn new(app: App, dialect: Dialect, socket: WebSocket) -> Self {
         let (socket, stream) = socket.split();
+        let sink = Sink {
+            socket,
+            dialect,
+            encoder: toolkata::Encoder::default(),
+            turn: Turn::new(&app.turns),
+        };
         Self {
             app,
             dialect,
-            sink: Sink {
-                socket,
-                dialect,
-                encoder: toolkata::Encoder::default(),
-            },
+            sink,
             stream,
         }
     }

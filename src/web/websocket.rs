@@ -12,6 +12,7 @@ use tokio::time::{Instant, Interval, interval_at, timeout};
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
 use super::protocol::{self, Fault, FaultCode, MAX_MESSAGE, millis};
+use super::turns::{self, Turn, Turns};
 
 /// Read buffer, bytes: small, because thousands of connections are held, and what visitors send is
 /// keys and acknowledgements. A longer message makes room for itself.
@@ -36,10 +37,6 @@ pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Bytes of output that are put into one JSON message: as text it may have six times as many, which
 /// must fit into what may wait to be written.
 pub(super) const MAX_TEXT: usize = 16 * 1024;
-
-/// Output beyond this, bytes, is no echo: whoever gets it lets the others go first, or a hundred
-/// floods would have their whole windows between two keys of somebody else.
-pub(super) const FLOOD: u64 = 4 * 1024;
 
 /// The same upgrade, bounded.
 pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
@@ -111,6 +108,7 @@ pub(super) struct Sender {
     sink: SplitSink<WebSocket, Message>,
     heard: Arc<Heard>,
     pings: Interval,
+    turn: Turn,
 }
 
 /// The reading half.
@@ -121,7 +119,7 @@ pub(super) struct Receiver {
 }
 
 /// The halves of a new connection.
-pub(super) fn split(socket: WebSocket) -> (Sender, Receiver) {
+pub(super) fn split(socket: WebSocket, turns: &Arc<Turns>) -> (Sender, Receiver) {
     let (sink, stream) = socket.split();
     let begun = Instant::now();
     let at = AtomicU64::new(0);
@@ -130,15 +128,21 @@ pub(super) fn split(socket: WebSocket) -> (Sender, Receiver) {
         sink,
         heard: heard.clone(),
         pings: interval_at(begun + PING_EVERY, PING_EVERY),
+        turn: Turn::new(turns),
     };
     (sender, Receiver { stream, heard })
 }
 
 impl Sender {
-    /// Send a message. Waits while the peer does not read, up to [`SEND_DEADLINE`].
+    /// Send a message. Waits while the peer does not read, up to [`SEND_DEADLINE`]; and for the
+    /// others, after much.
     pub(super) async fn send(&mut self, message: Message) -> Result<(), End> {
+        let length = turns::length(&message);
         match timeout(SEND_DEADLINE, self.sink.send(message)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.turn.sent(length).await;
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
     }

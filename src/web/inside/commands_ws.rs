@@ -16,7 +16,6 @@ use belljar_link::client::LinkError;
 use belljar_link::client::process::{ProcessEvent, ProcessInput, ProcessOutput};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::command::{Command, Mode, Stdin};
@@ -30,7 +29,7 @@ use crate::web::api::openapi::{Id, Refusals, Troubles};
 use crate::web::api::problem;
 use crate::web::object::Object;
 use crate::web::protocol::FaultCode;
-use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, MAX_TEXT, Receiver, Sender};
+use crate::web::websocket::{self, CLOSE_DEADLINE, End, MAX_TEXT, Receiver, Sender};
 
 /// How long a client may take to say what it wants to have run.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -71,7 +70,7 @@ pub(super) async fn start(
     let held = running.held;
     let task = app.tasks.token();
     websocket::bounded(upgrade).on_upgrade(async move |socket| {
-        let (mut sender, mut receiver) = websocket::split(socket);
+        let (mut sender, mut receiver) = websocket::split(socket, &app.turns);
         let end = tokio::select! {
             end = serve(&held, &mut sender, &mut receiver) => end,
             // It says so itself, unless it is stuck with a client that reads nothing.
@@ -250,13 +249,9 @@ async fn event_of(
 async fn tell(sender: &mut Sender, all: Vec<Said>) -> Result<(), End> {
     for said in all {
         let text = serde_json::to_string(&said).expect("text and numbers");
-        let length = text.len() as u64;
         sender.send(Message::Text(text.into())).await?;
         if matches!(said, Said::Exit(_)) {
             return Err(End::Close(1000, "exited"));
-        }
-        if length > FLOOD {
-            yield_now().await;
         }
     }
     Ok(())

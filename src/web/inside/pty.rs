@@ -25,7 +25,6 @@ use belljar_link::message::{
 };
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
-use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -39,7 +38,7 @@ use crate::web::api::body::Body;
 use crate::web::api::openapi::{Id, Refusals, Troubles};
 use crate::web::api::problem;
 use crate::web::protocol::{self, CLOSE_TAKEN_OVER, millis};
-use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, Receiver, Sender};
+use crate::web::websocket::{self, CLOSE_DEADLINE, End, Receiver, Sender};
 
 /// After the connection that set the pace is lost, how long the program still waits for one that
 /// comes back.
@@ -291,7 +290,7 @@ async fn attach(
     // Taken before the request ends, so that the gateway never sees a moment without either.
     let task = app.tasks.token();
     let upgraded = websocket::bounded(upgrade).on_upgrade(async move |socket| {
-        let (sender, receiver) = websocket::split(socket);
+        let (sender, receiver) = websocket::split(socket, &app.turns);
         visit.run(&held, sender, receiver).await;
         drop(task);
     });
@@ -434,9 +433,6 @@ impl Show<'_> {
             offset: self.offset,
         };
         self.control.send(ack).await.map_err(|_| SANDBOX_ENDED)?;
-        if length > FLOOD {
-            yield_now().await;
-        }
         Ok(())
     }
 }

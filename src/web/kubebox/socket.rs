@@ -69,7 +69,7 @@ pub(super) async fn connect(
     let task = app.tasks.token();
     let leave = app.fleet.leaving();
     websocket::bounded(upgrade).on_upgrade(async move |socket| {
-        let (mut sender, mut receiver) = websocket::split(socket);
+        let (mut sender, mut receiver) = websocket::split(socket, &app.turns);
         let end = tokio::select! {
             end = serve(app, caller, &mut sender, &mut receiver) => end,
             () = leave => FaultCode::GoingAway.into(),

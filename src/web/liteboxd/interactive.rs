@@ -17,7 +17,6 @@ use belljar_link::message::process::ProcessExit;
 use belljar_link::message::{Size, TerminalCommand, TerminalEvent};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::fleet::Held;
@@ -31,7 +30,7 @@ use crate::web::inside::text::Lossy;
 use crate::web::inside::{Running, Trouble};
 use crate::web::object::Object;
 use crate::web::protocol;
-use crate::web::websocket::{self, CLOSE_DEADLINE, End, FLOOD, MAX_TEXT, Receiver, Sender};
+use crate::web::websocket::{self, CLOSE_DEADLINE, End, MAX_TEXT, Receiver, Sender};
 
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -137,7 +136,7 @@ pub(super) async fn interactive(
     let held = running.held;
     let task = app.tasks.token();
     Ok(websocket::bounded(upgrade).on_upgrade(async move |socket| {
-        let (mut sender, mut receiver) = websocket::split(socket);
+        let (mut sender, mut receiver) = websocket::split(socket, &app.turns);
         let end = tokio::select! {
             end = serve(&app, &held, &wanted, &mut sender, &mut receiver) => end,
             // It says so itself, unless it is stuck with a client that reads nothing.
@@ -347,9 +346,6 @@ async fn output_of(sender: &mut Sender, text: &mut Lossy, bytes: &Bytes) -> Resu
         if !data.is_empty() {
             tell(sender, &Told::Output { data }).await?;
         }
-    }
-    if bytes.len() as u64 > FLOOD {
-        yield_now().await;
     }
     Ok(())
 }

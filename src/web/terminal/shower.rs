@@ -10,7 +10,6 @@ use belljar_link::client::{Output, TerminalOutput};
 use belljar_link::message::TerminalEvent;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
-use tokio::task::yield_now;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::news::News;
@@ -18,7 +17,7 @@ use super::{Shared, Sink, Stop};
 use crate::session::{self, EndReason, Ending};
 use crate::web::protocol::{Fault, FaultCode, Notice, ServerMessage, millis};
 use crate::web::toolkata::InitWatch;
-use crate::web::websocket::{FLOOD, PING_EVERY, PONG_DEADLINE};
+use crate::web::websocket::{PING_EVERY, PONG_DEADLINE};
 
 /// After the link is lost, how long the session may take to find out why.
 const AUTOPSY_DEADLINE: Duration = Duration::from_secs(3);
@@ -148,9 +147,6 @@ impl Shower<'_> {
         // The offset is the agent's word, which may be anything.
         let add = |offset: &mut u64| *offset = offset.saturating_add(length);
         self.shared.shown.send_modify(add);
-        if length > FLOOD {
-            yield_now().await;
-        }
         Ok(())
     }
 
