@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
 //! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
-//! queues what is typed, [`api`] is for programs, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
+//! queues what is typed, [`api`] is for programs, [`operator`] for those who run the gateway, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that
 //! of what belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
 //! what anyone is told who may not.
 
@@ -52,6 +52,8 @@ mod recording;
 mod object;
 
 mod inside;
+
+mod operator;
 
 mod k2;
 
@@ -130,6 +132,7 @@ pub fn router(app: App) -> Router {
     // Only what is ours and public is compressed: a compressed secret leaks by its length.
     let page = Router::new()
         .route("/", get(index))
+        .route("/console", get(assets::console))
         .route("/assets/{*path}", get(assets::asset))
         .layer(CompressionLayer::new());
     Router::new()
