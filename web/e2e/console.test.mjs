@@ -136,6 +136,8 @@ describe('the console', () => {
     await page.getByText('Ended with 3.').waitFor();
     assert.equal(await page.locator('pre').textContent(), 'out\nerr\n');
 
+    await page.getByRole('button', { name: 'Refresh' }).click();
+    await page.getByText('note.txt', { exact: true }).waitFor();
     const upload = page.locator('input[type=file]');
     await upload.setInputFiles({
       name: 'up.txt',
@@ -201,7 +203,8 @@ describe('the console', () => {
     await operator.close();
   });
 
-  it('is at home on a phone, in the dark, and without a mouse', TIME, async () => {
+  // Five operators come in, one after the other.
+  it('is at home on a phone, in the dark, and without a mouse', { timeout: 300_000 }, async () => {
     const visitor = await Visitor.open(browser, gateway.url);
     await visitor.prompt();
     for (const [name, options] of [

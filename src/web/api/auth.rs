@@ -159,13 +159,10 @@ fn presented(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     if let Some(key) = text("x-api-key") {
         return Some(key.trim().to_owned());
     }
-    let offered = text("sec-websocket-protocol")
+    let mut offered = text("sec-websocket-protocol")
         .into_iter()
         .flat_map(|all| all.split(','));
-    if let Some(key) = offered
-        .filter_map(|one| one.trim().strip_prefix(OFFERED))
-        .next()
-    {
+    if let Some(key) = offered.find_map(|one| one.trim().strip_prefix(OFFERED)) {
         return Some(key.to_owned());
     }
     // A key has no character that would be escaped.

@@ -72,6 +72,9 @@ export function Files({ id, home }: { id: string; home: string }) {
           Up
         </button>
         <code class="path">{path.value}</code>
+        <button type="button" onClick={() => void list(path.value)}>
+          Refresh
+        </button>
         <label class="button">
           Upload
           <input
