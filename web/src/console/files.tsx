@@ -4,6 +4,9 @@ import type { Entry } from './api.ts';
 import { join, parent, size } from './format.ts';
 import { api, question, sentence } from './state.ts';
 
+/** How long a browser may take to begin with a download. */
+const SAVE_MS = 60_000;
+
 /** Browses a sandbox's files. */
 export function Files({ id, home }: { id: string; home: string }) {
   const path = useSignal(home);
@@ -134,5 +137,6 @@ function save(name: string, content: Blob): void {
   link.href = URL.createObjectURL(content);
   link.download = name;
   link.click();
-  URL.revokeObjectURL(link.href);
+  // Not at once: some browsers only begin to read it now.
+  setTimeout(() => URL.revokeObjectURL(link.href), SAVE_MS);
 }
