@@ -263,6 +263,11 @@ impl Sandboxes {
         self.pool.count()
     }
 
+    /// The same by template.
+    pub fn pools(&self) -> BTreeMap<String, usize> {
+        self.pool.counts()
+    }
+
     /// Whether what is started is sealed in gVisor; `None` while nothing can be started.
     pub fn sealed(&self) -> Option<bool> {
         (self.engine() == EngineState::Ready).then_some(self.sealed)

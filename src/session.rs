@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use belljar_link::client::{
-    LinkError, TerminalControl, TerminalHandle, TerminalInput, TerminalOutput,
+    Link, LinkError, TerminalControl, TerminalHandle, TerminalInput, TerminalOutput,
 };
+use belljar_link::message::port::SandboxStats;
 use belljar_link::message::{Attached, Exit, HISTORY_BYTES, Size};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -97,6 +98,8 @@ pub enum EndReason {
     Exited,
     /// The visitor asked for it.
     Closed,
+    /// The operator asked for it.
+    ByOperator,
     /// No input for too long.
     IdleTimeout,
     /// The longest time a session may take.
@@ -121,6 +124,7 @@ impl EndReason {
         match self {
             Self::Exited => "exited",
             Self::Closed => "closed",
+            Self::ByOperator => "ended_by_operator",
             Self::IdleTimeout => "idle_timeout",
             Self::MaxDuration => "max_duration",
             Self::DetachTimeout => "detach_timeout",
@@ -340,8 +344,11 @@ enum Command {
     Keep(oneshot::Sender<()>),
     /// For those who attach beside the owner.
     Handle(oneshot::Sender<TerminalHandle>),
+    /// For those who ask what the sandbox uses.
+    Link(oneshot::Sender<Arc<Link>>),
     Exited(Exit),
-    Close,
+    /// For one of the two reasons that people have.
+    End(EndReason),
 }
 
 /// When the visitor last did something. Written by viewers, read by the session's task.
@@ -409,6 +416,8 @@ pub struct Session {
     activity: Activity,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
+    /// Written by its task, before the state says so.
+    ended_at: OnceLock<SystemTime>,
     /// The terminal's size, as its owner has last set it.
     size: watch::Sender<Size>,
     recorded: watch::Sender<Recorded>,
@@ -449,6 +458,7 @@ impl Session {
             activity: Activity::new(),
             commands,
             state: watched,
+            ended_at: OnceLock::new(),
             size: watch::Sender::new(size.clamped()),
             recorded: watch::Sender::new(recorded),
         };
@@ -475,6 +485,11 @@ impl Session {
             State::Ended(ending) => Some(ending.clone()),
             _ => None,
         }
+    }
+
+    /// When it ended, if it has.
+    pub fn ended_at(&self) -> Option<SystemTime> {
+        self.ended_at.get().copied()
     }
 
     /// Resolves with its ending.
@@ -510,6 +525,19 @@ impl Session {
     /// The visitor did something.
     pub fn touch(&self) {
         self.activity.touch();
+    }
+
+    /// How long ago that was.
+    pub fn idle(&self) -> Duration {
+        self.activity.last().elapsed()
+    }
+
+    /// What its sandbox uses; `None` if it has none any more. Waits while the sandbox starts. The
+    /// agent is asked here and not by the session's task, which it could keep waiting.
+    pub async fn stats(&self) -> Option<Result<SandboxStats, LinkError>> {
+        let (reply, link) = oneshot::channel();
+        self.commands.send(Command::Link(reply)).await.ok()?;
+        Some(link.await.ok()?.stats().await)
     }
 
     /// Attach a viewer, taking the place of the one before. Waits while the sandbox starts.
@@ -588,16 +616,25 @@ impl Session {
         let _ = self.commands.send(Command::Exited(exit)).await;
     }
 
-    /// End it now; resolves when it has ended.
+    /// End it now, as its visitor wishes; resolves when it has ended.
     pub async fn close(&self) -> Ending {
-        let _ = self.commands.send(Command::Close).await;
+        self.end(EndReason::Closed).await
+    }
+
+    /// The same, as the operator wishes. The visitor is told.
+    pub async fn end_by_operator(&self) -> Ending {
+        self.end(EndReason::ByOperator).await
+    }
+
+    async fn end(&self, reason: EndReason) -> Ending {
+        let _ = self.commands.send(Command::End(reason)).await;
         self.ended().await
     }
 
     /// End it as soon as its task comes to it. For a `Drop`, which cannot wait; should the task's
     /// queue be full, the timers end the session.
     pub fn close_soon(&self) {
-        let _ = self.commands.try_send(Command::Close);
+        let _ = self.commands.try_send(Command::End(EndReason::Closed));
     }
 }
 
@@ -862,6 +899,11 @@ impl Sessions {
     /// A session that lives or ended a short while ago.
     pub fn find(&self, id: &str) -> Option<Arc<Session>> {
         self.store.find(id)
+    }
+
+    /// All that live, and those that ended a short while ago.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.store.all()
     }
 
     /// The recordings.

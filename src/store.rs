@@ -66,6 +66,12 @@ impl<T: Ends> Store<T> {
         live.map(|entry| entry.handle.clone()).collect()
     }
 
+    /// All of them, those that ended a while ago too.
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        let entries = self.entries();
+        entries.values().map(|entry| entry.handle.clone()).collect()
+    }
+
     /// Forget what ended long ago, and the oldest of too many.
     pub(crate) fn prune(&self, now: Instant) {
         let mut entries = self.entries();
@@ -118,7 +124,7 @@ mod tests {
             ids.filter(|id| store.find(id).is_some()).collect()
         };
         assert_eq!(known(&store), ["b", "c", "d"], "two of the ended ones");
-        assert_eq!(store.live().len(), 1);
+        assert_eq!((store.live().len(), store.all().len()), (1, 3));
         store.prune(begun + REMEMBERED + Duration::from_secs(60));
         assert_eq!(known(&store), ["c", "d"], "b ended ten minutes ago");
         store.remove("c");

@@ -24,8 +24,11 @@ use crate::config::{Config, Log, LogFormat};
 
 mod process;
 
+mod totals;
+
 mod trace;
 
+pub use totals::{Starts, Totals};
 pub use trace::{TraceParent, note_error};
 
 use process::Process;
@@ -410,6 +413,15 @@ impl Metrics {
         self.max_sandboxes.set(count(now.max_sandboxes));
         self.queue.set(count(now.waiting));
         self.engine_ready.set(now.engine_ready.into());
+        self.text()
+    }
+
+    /// What has been counted since the gateway began.
+    pub fn totals(&self) -> Totals {
+        Totals::read(&self.text())
+    }
+
+    fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         text

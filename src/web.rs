@@ -3,8 +3,9 @@
 //! In reading order: [`protocol`] and [`toolkata`] are the terminal's dialects as pure codecs,
 //! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
 //! queues what is typed, [`turns`] keeps much output from being in everybody's way, [`api`] is for
-//! programs, [`sessions`] is the REST side of sessions, [`shares`] and [`recording`] that of what
-//! belongs to them (a request's body is an [`object`]), [`auth`] says who may, [`error`] is
+//! programs, [`operator`] for those who run the gateway, [`sessions`] is the REST side of sessions,
+//! [`shares`] and [`recording`] that of what belongs to them (a request's body is an [`object`]),
+//! [`auth`] says who may, [`error`] is
 //! what anyone is told who may not.
 
 use std::sync::Arc;
@@ -55,6 +56,8 @@ mod recording;
 mod object;
 
 mod inside;
+
+mod operator;
 
 mod k2;
 
@@ -135,6 +138,7 @@ pub fn router(app: App) -> Router {
     // Only what is ours and public is compressed: a compressed secret leaks by its length.
     let page = Router::new()
         .route("/", get(index))
+        .route("/console", get(assets::console))
         .route("/assets/{*path}", get(assets::asset))
         .layer(CompressionLayer::new());
     Router::new()

@@ -9,7 +9,7 @@ export default defineConfig({
     // Every browser that has the features of `target` also preloads modules by itself.
     modulePreload: { polyfill: false },
     rolldownOptions: {
-      input: ['index.html', 'docs.html'],
+      input: ['index.html', 'docs.html', 'console.html'],
       output: {
         // xterm.js changes far less often than this code: a file of its own stays in visitors' caches.
         codeSplitting: {

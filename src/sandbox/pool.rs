@@ -64,6 +64,14 @@ impl Pool {
         self.members().values().map(VecDeque::len).sum()
     }
 
+    pub(super) fn counts(&self) -> BTreeMap<String, usize> {
+        let members = self.members();
+        let counts = members
+            .iter()
+            .map(|(name, pool)| (name.clone(), pool.len()));
+        counts.collect()
+    }
+
     /// A member of a template's pool.
     pub(super) fn take(&self, name: &str, template: &Template) -> Option<Warm> {
         let mut members = self.members();

@@ -2,7 +2,7 @@
 //! with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use belljar_link::client::LinkError;
 use belljar_link::message::{Attach, Size, TerminalCommand};
@@ -128,6 +128,7 @@ impl Lease {
         let lasted = self.session.created_at.elapsed().unwrap_or_default();
         self.metrics.session_ended(reason, lasted);
         Span::current().record("reason", reason);
+        let _ = self.session.ended_at.set(SystemTime::now());
         self.state.send_replace(State::Ended(ending));
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, reason, "session ended");
     }
@@ -257,7 +258,11 @@ impl Lease {
                     Some(Command::Exited(exit)) => {
                         return Ending { reason: EndReason::Exited, exit: Some(exit) };
                     }
-                    Some(Command::Close) | None => return EndReason::Closed.into(),
+                    Some(Command::Link(reply)) => {
+                        let _ = reply.send(sandbox.link.clone());
+                    }
+                    Some(Command::End(reason)) => return reason.into(),
+                    None => return EndReason::Closed.into(),
                 },
                 () = gone(&mut current) => {
                     current = None;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -21,6 +21,10 @@ pub const MAX_SHARES: usize = 16;
 /// Viewers of a session besides its owner. Each may keep 256 KiB of unread output in the gateway,
 /// and two of the link's 128 streams.
 pub const MAX_VIEWERS: usize = 32;
+
+/// An operator's share without viewers counts as left behind after so long: who asked for it comes
+/// within seconds, and comes back from a lost connection within a minute.
+const UNUSED: Duration = Duration::from_secs(60);
 
 /// A share's identity: `share_` and 32 hexadecimal digits. Opens nothing without its token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +78,9 @@ pub struct ShareRecord {
     /// When it was created.
     #[serde(with = "humantime_serde")]
     pub created_at: SystemTime,
+    /// Made for the operator, and not by the session's owner.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub operator: bool,
 }
 
 /// There are [`MAX_SHARES`] already.
@@ -131,6 +138,21 @@ impl Shares {
 
     /// A new share. The token is its viewers' only key.
     pub fn create(&self, mode: Mode) -> Result<(ShareRecord, Token), TooManyShares> {
+        self.add(mode, false)
+    }
+
+    /// A new share for the operator, to watch. Earlier ones that nobody has come by for a while, or
+    /// does any more, make room: an operator's page that was closed takes nothing back.
+    pub fn create_for_operator(&self) -> Result<(ShareRecord, Token), TooManyShares> {
+        let left = |entry: &Entry| {
+            let age = entry.record.created_at.elapsed().unwrap_or_default();
+            entry.record.operator && entry.viewers == 0 && age >= UNUSED
+        };
+        self.entries().retain(|entry| !left(entry));
+        self.add(Mode::Read, true)
+    }
+
+    fn add(&self, mode: Mode, operator: bool) -> Result<(ShareRecord, Token), TooManyShares> {
         let mut entries = self.entries();
         if entries.len() >= MAX_SHARES {
             return Err(TooManyShares);
@@ -141,6 +163,7 @@ impl Shares {
             token: token.hash(),
             mode,
             created_at: SystemTime::now(),
+            operator,
         };
         entries.push(Entry {
             record: record.clone(),
@@ -272,6 +295,28 @@ mod tests {
         );
         seats.pop();
         shares.seat(token.reveal()).unwrap();
+    }
+
+    #[test]
+    fn what_operators_leave_behind_makes_room_and_nothing_else_does() {
+        let shares = shares();
+        for _ in 0..2 {
+            shares.create(Mode::Read).unwrap();
+        }
+        let (used, token) = shares.create_for_operator().unwrap();
+        let _seat = shares.seat(token.reveal()).unwrap();
+        let (left, _) = shares.create_for_operator().unwrap();
+        for entry in shares.entries().iter_mut() {
+            entry.record.created_at -= UNUSED;
+        }
+        let (fresh, _) = shares.create_for_operator().unwrap();
+        shares.create_for_operator().unwrap();
+        let listed = shares.list();
+        let is_there = |id: &ShareId| listed.iter().any(|(record, _)| record.id == *id);
+        assert!(is_there(&used.id) && !is_there(&left.id) && is_there(&fresh.id));
+        assert_eq!(listed.len(), 5, "the owner's own are the owner's");
+        while shares.create_for_operator().is_ok() {}
+        assert_eq!(shares.list().len(), MAX_SHARES);
     }
 
     #[test]

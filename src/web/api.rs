@@ -11,7 +11,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, bounded_body, inside, k2, liteboxd};
+use super::{App, bounded_body, inside, k2, liteboxd, operator};
 
 pub(in crate::web) mod auth;
 
@@ -62,12 +62,23 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .layer(map_response(problem::in_our_form))
 }
 
+/// The operators' routes, which no other system's clients know: at `/api/v1` only.
+fn operators() -> OpenApiRouter<App> {
+    OpenApiRouter::new().nest("/operator", operator::routes())
+}
+
+/// What all of them say of themselves.
+fn description() -> utoipa::openapi::OpenApi {
+    router().merge(operators()).into_openapi()
+}
+
 /// The same at all their addresses, and where their description is read.
 pub(super) fn everywhere() -> Router<App> {
-    let (routes, description) = router().split_for_parts();
+    let (routes, _) = router().split_for_parts();
+    let (operators, _) = operators().split_for_parts();
     Router::new()
         .merge(routes.clone())
         .nest("/api", routes.clone())
-        .nest("/api/v1", routes)
-        .merge(openapi::routes(&description))
+        .nest("/api/v1", routes.merge(operators))
+        .merge(openapi::routes(&description()))
 }

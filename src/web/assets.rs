@@ -15,6 +15,11 @@ pub(super) fn index(headers: &HeaderMap) -> Response {
     serve("index.html", "no-cache", headers)
 }
 
+/// `GET /console`: what goes on, for operators.
+pub(super) async fn console(headers: HeaderMap) -> Response {
+    serve("console.html", "no-cache", &headers)
+}
+
 /// `GET /docs`: the API, to read.
 pub(super) async fn docs(headers: HeaderMap) -> Response {
     serve("docs.html", "no-cache", &headers)

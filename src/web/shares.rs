@@ -26,6 +26,9 @@ struct Listed<'a> {
     mode: Mode,
     created_at: String,
     viewers: usize,
+    /// Made for the operator, and not by the session's owner.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    operator: bool,
 }
 
 impl<'a> Listed<'a> {
@@ -35,6 +38,7 @@ impl<'a> Listed<'a> {
             mode: record.mode,
             created_at: timestamp(record.created_at),
             viewers,
+            operator: record.operator,
         }
     }
 }

@@ -25,13 +25,14 @@ DEADLINE_S = 600 * max(1, EXAMPLES // 20)
 # server knows. And a description cannot say which images and files there are: what it allows may be refused.
 TOLERANT = "negative_data_rejection,positive_data_acceptance"
 
-# Sandboxes and templates; and what is done inside a sandbox, which is done inside one that nothing ends
+# Sandboxes and templates; what operators ask; and what is done inside a sandbox, which is done inside one that nothing ends
 # meanwhile. Changes of files are told without an end: that has tests of its own.
 PARTS = {
     "sandboxes": [
         r"--include-path-regex=^/(templates|sandboxes(/\{id\}(/actions|/timeout)?)?$)",
         f"--exclude-checks={TOLERANT}",
     ],
+    "operators": [r"--include-path-regex=^/operator/", f"--exclude-checks={TOLERANT}"],
     "inside": [
         r"--include-path-regex=^/sandboxes/\{id\}/",
         r"--exclude-path-regex=/(actions|timeout|files/watch)$",

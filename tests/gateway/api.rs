@@ -10,6 +10,8 @@ mod embed;
 
 mod idempotency;
 
+mod operator;
+
 mod sandboxes;
 
 pub mod hostile;

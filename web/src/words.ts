@@ -72,6 +72,7 @@ function actionFor(code: string): string {
 const EXITS: Record<string, [string, string]> = {
   exited: ['The session has ended', 'Everything in it is gone, as promised.'],
   closed: ['Thrown away', 'The sandbox and everything in it are gone.'],
+  ended_by_operator: ['Ended by the operator', 'Whoever runs this service has ended the session.'],
   idle_timeout: [
     'Closed while you were away',
     'Nothing was typed for a while, so the sandbox was thrown away.',

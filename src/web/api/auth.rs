@@ -137,8 +137,12 @@ fn local(parts: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Before the key, in the list of subprotocols that a browser's WebSocket offers.
+pub(in crate::web) const OFFERED: &str = "belljar.key.";
+
 /// The key that a request presents. Clients that take nothing but a URL send Basic, whose password it
-/// is; a browser's socket `?api_key=`.
+/// is. A page's socket can set neither header nor, if the key is to stay out of logs, `?api_key=`: it
+/// offers the key as a subprotocol that nobody takes, as Kubernetes does.
 fn presented(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     if let Some((scheme, value)) = text("authorization").and_then(|value| value.split_once(' ')) {
@@ -154,6 +158,12 @@ fn presented(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     }
     if let Some(key) = text("x-api-key") {
         return Some(key.trim().to_owned());
+    }
+    let mut offered = text("sec-websocket-protocol")
+        .into_iter()
+        .flat_map(|all| all.split(','));
+    if let Some(key) = offered.find_map(|one| one.trim().strip_prefix(OFFERED)) {
+        return Some(key.to_owned());
     }
     // A key has no character that would be escaped.
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
@@ -175,13 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_in_four_ways() {
+    fn a_key_comes_in_five_ways() {
         let basic = format!("Basic {}", BASE64_STANDARD.encode("user:blj_1"));
         for (headers, query) in [
             (vec![("authorization", "bearer  blj_1 ")], None),
             (vec![("authorization", basic.as_str())], None),
             (vec![("x-api-key", "blj_1")], Some("api_key=other")),
             (vec![], Some("a=b&api_key=blj_1&c")),
+            (
+                vec![("sec-websocket-protocol", "belljar.pty, belljar.key.blj_1")],
+                None,
+            ),
         ] {
             assert_eq!(found(&headers, query).as_deref(), Some("blj_1"));
         }

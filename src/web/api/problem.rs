@@ -276,7 +276,7 @@ impl IntoResponse for Problem {
 }
 
 /// Refusals by axum itself (another method, a body that is too large) in the form of ours.
-pub(super) async fn in_our_form(response: Response) -> Response {
+pub(in crate::web) async fn in_our_form(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
     let plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));

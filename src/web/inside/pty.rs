@@ -47,6 +47,9 @@ const HOLD: Duration = Duration::from_secs(15);
 /// How long a terminal may take to take a size.
 const RESIZE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What a page offers beside its key ([`crate::web::api::auth`]), so that there is something to take.
+const SUBPROTOCOL: &str = "belljar.pty";
+
 /// For an image that may have no other shell.
 pub(in crate::web) const ANY_SHELL: &str = "command -v bash >/dev/null && exec bash -l; exec sh -l";
 
@@ -268,7 +271,8 @@ async fn resize(
 
 /// Come to a terminal, by WebSocket
 ///
-/// What is sent is typed; what is shown comes in binary messages, the newest 256 KiB first.
+/// What is sent is typed; what is shown comes in binary messages, the newest 256 KiB first. A page, which
+/// can set no header here, offers the subprotocols `belljar.pty` and `belljar.key.KEY`.
 #[utoipa::path(
     get, path = "/pty/{pty}", tag = "terminals", operation_id = "attachTerminal",
     params(Id, ("pty" = String, Path, description = "Its id"), Dimensions),
@@ -289,7 +293,8 @@ async fn attach(
     let held = running.held;
     // Taken before the request ends, so that the gateway never sees a moment without either.
     let task = app.tasks.token();
-    let upgraded = websocket::bounded(upgrade).on_upgrade(async move |socket| {
+    let upgrade = websocket::bounded(upgrade).protocols([SUBPROTOCOL]);
+    let upgraded = upgrade.on_upgrade(async move |socket| {
         let (sender, receiver) = websocket::split(socket, &app.turns);
         visit.run(&held, sender, receiver).await;
         drop(task);

@@ -130,7 +130,7 @@ pub const CLOSE_TAKEN_OVER: u16 = 4001;
 /// The close code after an `exit`.
 pub fn close_code(reason: EndReason) -> u16 {
     match reason {
-        EndReason::Exited | EndReason::Closed => 1000,
+        EndReason::Exited | EndReason::Closed | EndReason::ByOperator => 1000,
         EndReason::Shutdown | EndReason::HandedOver => 1001,
         EndReason::OutOfMemory | EndReason::SandboxLost | EndReason::StartFailed => 1011,
         EndReason::IdleTimeout | EndReason::DetachTimeout => 4008,
@@ -143,6 +143,7 @@ pub fn farewell(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Exited => "The shell has exited.",
         EndReason::Closed => "The session was closed.",
+        EndReason::ByOperator => "The session was ended by the operator.",
         EndReason::IdleTimeout => "The session ended because nothing was typed for a while.",
         EndReason::MaxDuration => "The session has reached its time limit.",
         EndReason::DetachTimeout => "The session ended while nobody was connected.",

@@ -7,6 +7,7 @@
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Target;
+use crate::web::api::auth::OFFERED;
 
 /// What a page from a sandbox may do: everything that does not make it one of the gateway's. In place
 /// of whatever policy it has itself, which could only be wider.
@@ -136,6 +137,25 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
+/// The subprotocols that a client offers, without one that is a key of the gateway's.
+fn without_offered_keys(headers: &mut HeaderMap) {
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
+    let offers = headers.get_all(&name).iter();
+    let offers = offers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|offer| !offer.starts_with(OFFERED));
+    let offers = offers.collect::<Vec<_>>().join(", ");
+    headers.remove(&name);
+    if let Some(offers) = HeaderValue::from_str(&offers)
+        .ok()
+        .filter(|o| !o.is_empty())
+    {
+        headers.insert(name, offers);
+    }
+}
+
 fn ask_for_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -145,6 +165,7 @@ fn ask_for_websocket(headers: &mut HeaderMap) {
 pub(super) fn for_server(headers: &HeaderMap, target: &Target<'_>, upgrade: bool) -> HeaderMap {
     let mut passed = end_to_end(headers);
     let forwarded = |name: &HeaderName| name.as_str().starts_with("x-forwarded-");
+    without_offered_keys(&mut passed);
     let unwanted: Vec<HeaderName> = passed.keys().filter(|n| forwarded(n)).cloned().collect();
     for name in unwanted {
         passed.remove(name);
@@ -279,6 +300,8 @@ mod tests {
             ("content-length", "5"),
             ("te", "trailers"),
             ("upgrade", "h2c"),
+            ("sec-websocket-protocol", "chat, belljar.key.secret"),
+            ("sec-websocket-protocol", "belljar.key.secret"),
             ("accept", "text/html"),
             ("accept", "text/plain"),
         ]);
@@ -286,6 +309,7 @@ mod tests {
         let expected = headers(&[
             ("accept", "text/html"),
             ("accept", "text/plain"),
+            ("sec-websocket-protocol", "chat"),
             ("host", "127.0.0.1:8000"),
             ("x-forwarded-prefix", "/sandboxes/ab/ports/8000"),
             ("origin", "http://127.0.0.1:8000"),
