@@ -1,8 +1,13 @@
 // The element and the frame in somebody else's page: of a site that may, and of one that may not.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { launch, PHONE, Visitor } from './browser.mjs';
-import { startGateway } from './gateway.mjs';
+import { BINARY, startGateway } from './gateway.mjs';
 import { page, startSite } from './site.mjs';
 
 const TIME = { timeout: 120_000 };
@@ -175,6 +180,73 @@ echo second=$((40+3))
     await set('template', 'base');
     await visitor.page.getByRole('button', { name: 'Start' }).click();
     await visitor.prompt();
+  });
+});
+
+describe('a site that signs its visitors in', () => {
+  let gateway;
+  let browser;
+  let site;
+  let home;
+  let kid;
+  const keys = generateKeyPairSync('ed25519');
+
+  before(async () => {
+    home = mkdtempSync(join(tmpdir(), 'belljar-e2e-keys-'));
+    const settings = { API__KEYS_FILE: join(home, 'keys.toml'), API__EMBED_ONLY: 'true' };
+    writeFileSync(join(home, 'public.pem'), keys.publicKey.export({ type: 'spki', format: 'pem' }));
+    const made = execFileSync(
+      BINARY,
+      ['key', 'new', '--name', 'site', '--scope', 'embed', '--public-key', join(home, 'public.pem')],
+      { env: { PATH: process.env.PATH, BELLJAR_API__KEYS_FILE: settings.API__KEYS_FILE }, encoding: 'utf8' },
+    );
+    [, kid] = made.match(/blj_([0-9a-f]{12})/);
+    gateway = await startGateway(settings);
+    site = await startSite();
+    site.pages['/'] = page(`<script type="module" src="${gateway.url}/embed.js"></script>
+<belljar-terminal></belljar-terminal>`);
+    browser = await launch();
+  }, TIME);
+
+  after(async () => {
+    await browser?.close();
+    await gateway?.stop();
+    site?.stop();
+    rmSync(home, { recursive: true });
+  });
+
+  /** A token for a visitor of the site, as its back end makes it. */
+  const token = () => {
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const iat = Math.floor(Date.now() / 1000);
+    const claims = { aud: 'belljar', iat, exp: iat + 60, jti: randomUUID(), origin: site.url };
+    const text = `${part({ alg: 'EdDSA', kid })}.${part(claims)}`;
+    return `${text}.${sign(null, Buffer.from(text), keys.privateKey).toString('base64url')}`;
+  };
+
+  it('lets in who has a token, once, and nobody else', TIME, async () => {
+    const visitor = await Visitor.open(browser, site.url);
+    const set = (value) =>
+      visitor.page.evaluate((given) => {
+        document.querySelector('belljar-terminal').token = given;
+      }, value);
+    await visitor.page.getByRole('button', { name: 'Start' }).click();
+    assert.equal((await visitor.is('ended')).end.error.code, 'token_refused');
+    await set(token());
+    await visitor.page.getByRole('button', { name: 'Start again' }).click();
+    await visitor.prompt();
+    await visitor.run('X=42');
+    // The same page again, with a token that was used: the session is the tab's all the same.
+    await visitor.page.reload();
+    await visitor.page.getByRole('button', { name: 'Start' }).click();
+    await visitor.is('connected');
+    await visitor.run('echo "X is $X"; exit');
+    await visitor.sees(/^X is 42$/m);
+    await visitor.is('ended');
+    await set(token());
+    await visitor.page.getByRole('button', { name: 'Start again' }).click();
+    await visitor.prompt();
+    await visitor.close();
   });
 });
 

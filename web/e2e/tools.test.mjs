@@ -160,6 +160,7 @@ describe('the tools of a terminal', () => {
     await page.locator('belljar-terminal').tap({ position: { x: 150, y: 150 } });
     await page.keyboard.type('echo one=$((40+1))\n');
     await visitor.sees(/^one=41$/m);
+    await visitor.prompt();
     await keys.getByRole('button', { name: 'Up' }).tap();
     await page.keyboard.press('Enter');
     await visitor.sees(/^one=41$[\s\S]*^one=41$/m);

@@ -385,7 +385,13 @@ export class BelljarTerminal extends Reflected {
   }
 
   #setup(screen: Screen, keys: Keys): Parameters<Tools['show']>[0] {
-    return { theme: this.theme, fontSize: screen.fontSize, reader: this.screenReader, keys: keys.shown };
+    return {
+      theme: this.theme,
+      fontSize: screen.fontSize,
+      reader: this.screenReader,
+      keys: keys.shown,
+      fresh: this.state.name === 'connected' && this.#share === null,
+    };
   }
 
   #use(tool: Tool | Exclude<Shortcut, 'copy'>): void {
@@ -399,6 +405,11 @@ export class BelljarTerminal extends Reflected {
       case 'leave':
         status.opener.focus();
         status.announce('You have left the terminal. Tab goes on.');
+        return;
+      case 'fresh':
+        tools.close();
+        this.restart();
+        this.focus();
         return;
       case 'fullscreen':
         tools.close();

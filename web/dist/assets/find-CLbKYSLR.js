@@ -1,4 +1,4 @@
-import{a as e}from"./define-BXKf05m6.js";var t=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?o.isErrorNoTelemetry(e)?new o(e.message+`
+import{a as e}from"./define-CzNgFrZh.js";var t=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?o.isErrorNoTelemetry(e)?new o(e.message+`
 
 `+e.stack):Error(e.message+`
 
