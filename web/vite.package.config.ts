@@ -8,6 +8,7 @@ export default defineConfig({
   build: {
     target: 'es2022',
     outDir: 'package/dist',
+    license: { fileName: 'licenses.md' },
     lib: { entry: 'src/index.ts', formats: ['es'], fileName: 'index' },
     rolldownOptions: { external: isDependency },
   },

@@ -11,7 +11,7 @@ import type { Find } from './find.ts';
 import { Keys } from './keys.ts';
 import { type Look, lookFor, type Surroundings, watchSurroundings } from './look.ts';
 import { Owner } from './owner.ts';
-import type { Notice, Ready } from './protocol.ts';
+import type { Exit, Notice, Ready } from './protocol.ts';
 import { Reflected } from './reflected.ts';
 import { FONT, isReport, Screen } from './screen.ts';
 import type { Attribute } from './settings.ts';
@@ -42,6 +42,7 @@ interface Parts {
   leave: AbortController;
 }
 
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the interface has no members but overloads.
 export class BelljarTerminal extends Reflected {
   /** Where terminals are that have no `src`; `null`: at the page's own origin. */
   static gateway: string | null = null;
@@ -559,6 +560,29 @@ function sheet(css: string): CSSStyleSheet {
     sheets.set(css, made);
   }
   return made;
+}
+
+/** What those who listen are given. */
+export interface TerminalEvents {
+  state: CustomEvent<State>;
+  ready: CustomEvent<Ready>;
+  exit: CustomEvent<Exit>;
+  latency: CustomEvent<number>;
+  leave: CustomEvent<null>;
+}
+
+// With the class: nothing but the types of its events.
+export interface BelljarTerminal {
+  addEventListener<K extends keyof TerminalEvents>(
+    type: K,
+    listener: (this: BelljarTerminal, event: TerminalEvents[K]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
 }
 
 declare global {
