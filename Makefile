@@ -219,6 +219,10 @@ test-web: web/node_modules/.package-lock.json
 	@cd web && npm run build
 	@git diff --exit-code --stat -- web/dist && test -z "$$(git ls-files --others --exclude-standard -- web/dist)" \
 		|| { echo 'web/dist is out of date: commit what `make web` builds'; exit 1; }
+	$(call step,the page: what the element weighs)
+	@cd web && npm run size
+	$(call step,the page: the package for npm)
+	@cd web && npm run package && npm run test-package
 	$(call step,a browser types into a gVisor shell)
 	@cargo build
 	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e

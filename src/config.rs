@@ -393,7 +393,7 @@ impl Config {
                 .or_else(|| origin.strip_prefix("http://"));
             check(
                 "allowed_origins",
-                authority.is_some_and(|a| !a.is_empty() && !a.contains(['/', '*', ' '])),
+                authority.is_some_and(|a| !a.is_empty() && !a.contains(['/', '*', ' ', ',', ';'])),
                 &format!("{origin:?} is not an origin such as https://tutorials.example.com"),
             );
         }

@@ -89,6 +89,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wa
     style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
+/// The same for a page that pages of these origins may frame.
+fn content_security_policy(framed_by: &[String]) -> String {
+    let own = std::iter::once(CONTENT_SECURITY_POLICY);
+    let others = framed_by.iter().map(String::as_str);
+    own.chain(others).collect::<Vec<_>>().join(" ")
+}
+
 /// What every handler can reach.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -135,14 +142,24 @@ pub fn router(app: App) -> Router {
         .route("/environments", get(sessions::environments))
         .route("/status", get(health::status))
         .layer(from_fn(bounded_body));
-    // Only what is ours and public is compressed: a compressed secret leaks by its length.
-    let page = Router::new()
-        .route("/", get(index))
-        .route("/console", get(assets::console))
+    // What every page of the web may load: the element, and nothing that knows anything.
+    let public = Router::new()
+        .route("/embed.js", get(assets::script))
         .route("/assets/{*path}", get(assets::asset))
-        .layer(CompressionLayer::new());
+        .layer(always(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .layer(always(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "cross-origin",
+        ));
+    // Only what is ours and public is compressed: a compressed secret leaks by its length.
+    let pages = Router::new()
+        .route("/", get(index))
+        .route("/embed", get(assets::frame))
+        .route("/console", get(assets::console))
+        .merge(public)
+        .layer(CompressionLayer::new())
+        .layer(map_response(error::in_our_form));
     Router::new()
-        .merge(page)
         .merge(sessions.clone())
         .nest("/api/v1", sessions)
         .merge(api::everywhere())
@@ -152,6 +169,7 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .layer(map_response(error::in_our_form))
         .layer(cors(app.config.clone()))
+        .merge(pages)
         .layer(always(
             header::CONTENT_SECURITY_POLICY,
             CONTENT_SECURITY_POLICY,

@@ -6,14 +6,27 @@ export default defineConfig({
   build: {
     target: 'es2022',
     license: { fileName: 'assets/licenses.md' },
-    // Every browser that has the features of `target` also preloads modules by itself.
-    modulePreload: { polyfill: false },
+    modulePreload: {
+      // Every browser that has the features of `target` also preloads modules by itself.
+      polyfill: false,
+      // What is imported late imports nothing by itself.
+      resolveDependencies: (_, assets, { hostType }) => (hostType === 'html' ? assets : []),
+    },
     rolldownOptions: {
-      input: ['index.html', 'docs.html', 'console.html'],
+      input: {
+        index: 'index.html',
+        docs: 'docs.html',
+        console: 'console.html',
+        frame: 'embed.html',
+        embed: 'src/embed.ts',
+      },
+      preserveEntrySignatures: 'allow-extension',
       output: {
+        // The one script whose name others write into their pages.
+        entryFileNames: ({ name }) => (name === 'embed' ? 'embed.js' : 'assets/[name]-[hash].js'),
         // xterm.js changes far less often than this code: a file of its own stays in visitors' caches.
         codeSplitting: {
-          groups: [{ name: 'xterm', test: /node_modules\/@xterm\/(?!addon-webgl)/ }],
+          groups: [{ name: 'xterm', test: /node_modules\/@xterm\/(?!addon-(?:image|search|webgl))/ }],
         },
       },
     },

@@ -1,9 +1,11 @@
-//! The page and what belongs to it, embedded in the binary. `web/` builds them.
+//! The pages and what belongs to them, embedded in the binary. `web/` builds them.
 
-use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
+
+use super::{App, content_security_policy};
 
 #[derive(RustEmbed)]
 #[folder = "web/dist"]
@@ -23,6 +25,24 @@ pub(super) async fn console(headers: HeaderMap) -> Response {
 /// `GET /docs`: the API, to read.
 pub(super) async fn docs(headers: HeaderMap) -> Response {
     serve("docs.html", "no-cache", &headers)
+}
+
+/// `GET /embed`: a terminal and nothing else, for a frame in a page of an allowed origin.
+pub(super) async fn frame(State(app): State<App>, headers: HeaderMap) -> Response {
+    let mut response = serve("embed.html", "no-cache", &headers);
+    // Also when the page has not changed: what a browser keeps takes the headers of the newest answer.
+    let origins = &app.config.get().allowed_origins;
+    if let Ok(policy) = HeaderValue::from_str(&content_security_policy(origins)) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// `GET /embed.js`: the element, for pages of other sites.
+pub(super) async fn script(headers: HeaderMap) -> Response {
+    // It names its assets by their hashes, as the page does: an old one would ask for what is gone.
+    serve("embed.js", "no-cache", &headers)
 }
 
 /// `GET /assets/…`

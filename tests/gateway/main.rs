@@ -27,6 +27,8 @@ mod layers;
 
 mod hostile;
 
+mod pages;
+
 mod limits;
 
 mod queue;

@@ -1,15 +1,14 @@
 // Every state that a visitor can see, played by a script in place of the gateway, so that none has to be waited
 // for. Each leaves a screenshot in e2e/screenshots/ for a human to look at.
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdirSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { violations } from './axe.mjs';
 import { DESKTOP, launch, PHONE, Visitor } from './browser.mjs';
 import { startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 60_000 };
 const NARROW = { ...PHONE, viewport: { width: 320, height: 640 } };
 const SIZES = { desktop: DESKTOP, phone: PHONE, narrow: NARROW };
@@ -229,15 +228,6 @@ describe('the states of a terminal', () => {
     await visitor.close();
   });
 });
-
-/** What axe-core has to say, in few words. Evaluated, because the content security policy refuses strange scripts. */
-async function violations(page) {
-  await page.evaluate(AXE);
-  const found = await page.evaluate(async () => (await window.axe.run()).violations);
-  return found.map(
-    ({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.flat().join(' ')).join(', ')}`,
-  );
-}
 
 /** Answers the page's sockets in place of the gateway. Returns the control messages that the page sends. */
 async function play(page, state) {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -15,7 +15,6 @@ import { BINARY, startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
 const SERVER = fileURLToPath(new URL('../../examples/tutorial/server.mjs', import.meta.url));
-const ASSETS = fileURLToPath(new URL('../dist/assets/', import.meta.url));
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 120_000 };
 
@@ -74,16 +73,8 @@ describe('the tutorial', () => {
     rmSync(directory, { recursive: true });
   });
 
-  /** The element's script from where it is: a gateway that has no /embed.js has it among its page's assets. */
   const visit = async (options = {}) => {
-    const learner = await Visitor.open(browser, 'about:blank', options);
-    if (!(await fetch(`${gateway.url}/embed.js`)).ok) {
-      const asset = readdirSync(ASSETS).find((name) => /^terminal-.*\.js$/.test(name));
-      await learner.page.route('**/embed.js', (route) =>
-        route.fulfill({ contentType: 'text/javascript', body: `import '${gateway.url}/assets/${asset}';` }),
-      );
-    }
-    await learner.page.goto(origin);
+    const learner = await Visitor.open(browser, origin, options);
     await learner.prompt();
     return learner;
   };

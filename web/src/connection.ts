@@ -84,7 +84,8 @@ export type State =
 
 export interface Listener {
   state(state: State): void;
-  ready(ready: Ready): void;
+  /** `fresh`: the session has just begun, and was not gone back to. */
+  ready(ready: Ready, fresh: boolean): void;
   /** Forget the screen and its history: what follows does not continue it. In order with `output`. */
   reset(): void;
   /** Show `bytes`, then call `done`. */
@@ -101,6 +102,8 @@ export interface Options {
   /** The gateway's base URL: http or https, any path. */
   base: string;
   template: string | null;
+  /** A site's permission for one session, asked for when one is started. */
+  permission?: () => string | null;
   store: LeaseStore;
   /** The store holds a share of somebody else's session: it is watched, never started, sized or ended. */
   guest?: boolean;
@@ -311,6 +314,8 @@ export class Connection {
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     if (lease === null) {
       if (this.options.template !== null) url.searchParams.set('template', this.options.template);
+      const permission = this.options.permission?.() ?? null;
+      if (permission !== null) url.searchParams.set('embed', permission);
       url.searchParams.set('cols', String(this.#size.cols));
       url.searchParams.set('rows', String(this.#size.rows));
     }
@@ -413,8 +418,10 @@ export class Connection {
     this.#readOnly = ready.readOnly;
     this.#readyAt = Date.now();
     this.#receivedAtReady = this.#output.received;
-    this.#set({ name: 'connected', ready });
-    this.options.listener.ready(ready);
+    // The token opens the session: it is nobody else's business.
+    const { token: _, ...rest } = ready;
+    this.#set({ name: 'connected', ready: rest });
+    this.options.listener.ready(rest, !this.#attaching);
     if (this.options.guest) {
       this.options.listener.size(ready.cols, ready.rows);
     } else if (ready.cols !== this.#size.cols || ready.rows !== this.#size.rows) {

@@ -1,7 +1,8 @@
+import { define } from './define.ts';
 import { readShareLink } from './link.ts';
 import { readSeal } from './seal.ts';
-import './terminal.ts';
 
+define(null);
 const terminal = document.querySelector('belljar-terminal');
 const note = document.querySelector<HTMLElement>('.seal');
 
@@ -15,13 +16,6 @@ terminal?.addEventListener('leave', () => {
   history.replaceState(null, '', location.pathname + location.search);
   document.documentElement.removeAttribute('data-guest');
 });
-
-for (const button of document.querySelectorAll<HTMLButtonElement>('.tries button')) {
-  button.addEventListener('click', () => {
-    terminal?.run(button.textContent.trim());
-    terminal?.focus();
-  });
-}
 
 /** Says how the sandboxes are sealed once the gateway has said so. Until then the page claims nothing. */
 async function showSeal(): Promise<void> {

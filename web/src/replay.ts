@@ -2,7 +2,7 @@
 import type { ITheme } from '@xterm/xterm';
 import { create } from 'asciinema-player';
 import playerCss from 'asciinema-player/dist/bundle/asciinema-player.css?inline';
-import { DARK, LIGHT } from './theme.ts';
+import { COLOURS } from './theme.ts';
 
 /** Silence in a recording is cut down to this many seconds. */
 const IDLE_LIMIT_S = 2;
@@ -15,12 +15,12 @@ const PALETTE = [
 ];
 
 /** The player's style, in the colours of the screen. */
-export const css = `${playerCss}${rule(LIGHT)}@media (prefers-color-scheme: dark){${rule(DARK)}}`;
+export const css = playerCss + Object.entries(COLOURS).map(rule).join('');
 
-function rule(theme: ITheme): string {
+function rule([look, theme]: [string, ITheme]): string {
   const colours = PALETTE.map((name, number) => `--term-color-${number}:${theme[name]};`);
   const ground = `--term-color-foreground:${theme.foreground};--term-color-background:${theme.background};`;
-  return `.asciinema-player-theme-belljar{${ground}${colours.join('')}}`;
+  return `.frame[data-look=${look}] .asciinema-player-theme-belljar{${ground}${colours.join('')}}`;
 }
 
 /** Plays `cast`, an asciicast, in `host`. Returns what takes it away again. */

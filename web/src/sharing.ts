@@ -77,8 +77,12 @@ export class Sharing {
   }
 
   close(): void {
-    this.#panel.hidden = true;
+    this.hide();
     this.#closed();
+  }
+
+  hide(): void {
+    this.#panel.hidden = true;
   }
 
   async #copy(): Promise<void> {

@@ -11,6 +11,7 @@ export interface StatusListener {
   leave(): void;
   share(): void;
   replay(): void;
+  tools(): void;
 }
 
 /** From here on the time left is a countdown by the second. */
@@ -54,6 +55,9 @@ const MARKUP = `
     aria-label="Throw this terminal away and start a fresh one">
     <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M13 8a5 5 0 1 1-1.6-3.7M13 2v3h-3"/></svg>
   </button>
+  <button class="more" part="button" type="button" title="Tools" aria-label="Tools" aria-expanded="false">
+    <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 4.5h5M11 4.5h2M3 11.5h2M8 11.5h5"/><circle cx="9.5" cy="4.5" r="1.5"/><circle cx="6.5" cy="11.5" r="1.5"/></svg>
+  </button>
 </div>
 <div class="said" role="status"></div>
 `;
@@ -72,6 +76,7 @@ export class Status {
   #go: () => void = () => {};
   #viewers = 0;
   #recorded = false;
+  #readOnly = false;
   #replayable = false;
   #act: () => void = () => {};
 
@@ -89,7 +94,13 @@ export class Status {
     this.#part('.share').addEventListener('click', () => listener.share());
     this.#part('.replay-go').addEventListener('click', () => listener.replay());
     this.#part('.fresh').addEventListener('click', () => listener.fresh());
+    this.opener.addEventListener('click', () => listener.tools());
     this.#render();
+  }
+
+  /** The button that opens the tools. */
+  get opener(): HTMLElement {
+    return this.#part('.more');
   }
 
   setState(state: State): void {
@@ -135,11 +146,23 @@ export class Status {
     this.#render();
   }
 
+  /** Whether the page keeps the keyboard to itself. */
+  setReadOnly(readOnly: boolean): void {
+    this.#readOnly = readOnly;
+    this.#render();
+  }
+
   /** The visitor did something. */
   active(): void {
     if (this.#idleEndsAt === null) return;
     this.#idleEndsAt = null;
     this.#render();
+  }
+
+  /** Says `text` once to those who listen. */
+  announce(text: string): void {
+    this.#text('.said', text);
+    this.#said = text;
   }
 
   hint(text: string): void {
@@ -283,7 +306,8 @@ export class Status {
 
   #present(readOnly: boolean): string {
     if (readOnly) return 'Watching, read only';
-    return this.guest ? 'Watching, you can type' : 'Connected';
+    if (this.guest) return 'Watching, you can type';
+    return this.#readOnly ? 'Connected, read only' : 'Connected';
   }
 
   /** Only what is new, or a screen reader repeats it every second. */

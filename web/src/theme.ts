@@ -1,10 +1,11 @@
 import type { ITheme } from '@xterm/xterm';
+import type { Look } from './look.ts';
 
 /**
  * Colours of the screen. Backgrounds match `--belljar-screen` in terminal.css, so that the padding around the
  * characters has the same colour; every foreground has a contrast of at least 4.5 on them, black and white aside.
  */
-export const DARK: ITheme = {
+const DARK: ITheme = {
   background: '#0c1312',
   foreground: '#d8e3df',
   cursor: '#8fd9c4',
@@ -28,7 +29,7 @@ export const DARK: ITheme = {
   brightWhite: '#ffffff',
 };
 
-export const LIGHT: ITheme = {
+const LIGHT: ITheme = {
   background: '#fcfdfc',
   foreground: '#1d2926',
   cursor: '#1f7a68',
@@ -51,3 +52,36 @@ export const LIGHT: ITheme = {
   brightCyan: '#0f7a72',
   brightWhite: '#ffffff',
 };
+
+const CONTRAST: ITheme = {
+  background: '#000000',
+  foreground: '#ffffff',
+  cursor: '#ffff00',
+  cursorAccent: '#000000',
+  selectionBackground: '#ffff00',
+  selectionForeground: '#000000',
+  black: '#000000',
+  red: '#ff9a8f',
+  green: '#7dff7d',
+  yellow: '#ffff54',
+  blue: '#a8c8ff',
+  magenta: '#ffa8ff',
+  cyan: '#54ffff',
+  white: '#ffffff',
+  brightBlack: '#bfbfbf',
+  brightRed: '#ffb8b0',
+  brightGreen: '#a8ffa8',
+  brightYellow: '#ffff9a',
+  brightBlue: '#c8dcff',
+  brightMagenta: '#ffc8ff',
+  brightCyan: '#9affff',
+  brightWhite: '#ffffff',
+};
+
+export const COLOURS: Record<Look, ITheme> = { light: LIGHT, dark: DARK, contrast: CONTRAST };
+
+/** Programs choose colours for dark screens, so a light one has to see to it that they can be read. */
+export const CONTRAST_RATIO: Record<Look, number> = { light: 4.5, dark: 1, contrast: 7 };
+
+/** Behind text that was looked for. */
+export const FOUND: Record<Look, string> = { light: '#f3dfa6', dark: '#574812', contrast: '#5a4b00' };

@@ -2,7 +2,7 @@ import { useSignal } from '@preact/signals';
 import { FitAddon } from '@xterm/addon-fit';
 import { Terminal } from '@xterm/xterm';
 import { useEffect, useRef } from 'preact/hooks';
-import { DARK, LIGHT } from '../theme.ts';
+import { COLOURS } from '../theme.ts';
 import type { Api } from './api.ts';
 import { api, sentence } from './state.ts';
 
@@ -65,7 +65,7 @@ function open(asked: Api, id: string, host: HTMLElement, ended: (reason: string)
   const fit = new FitAddon();
   screen.loadAddon(fit);
   const paint = () => {
-    screen.options.theme = dark.matches ? DARK : LIGHT;
+    screen.options.theme = COLOURS[dark.matches ? 'dark' : 'light'];
     screen.options.minimumContrastRatio = dark.matches ? 1 : 4.5;
   };
   paint();

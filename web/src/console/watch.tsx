@@ -1,6 +1,5 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import '../terminal.ts';
 import type { Watch } from './api.ts';
 import { askToEnd } from './list.tsx';
 import { api, base, go, rows, sentence } from './state.ts';
