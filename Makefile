@@ -92,6 +92,10 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	@cd web && npm ci
 	@touch $@
 
+.PHONY: deb
+deb: build ## a Debian package, target/belljar_VERSION_ARCHITECTURE.deb
+	@deploy/deb.sh
+
 .PHONY: clean
 clean: ## remove what was built here (not the images)
 	rm -rf target web/node_modules
@@ -101,8 +105,8 @@ clean: ## remove what was built here (not the images)
 .PHONY: test all-tests
 test: ## everything: Rust, real gVisor sandboxes, the page, a browser
 	@$(setup) --test -- $(MAKE) all-tests
-all-tests: test-images test-rust autobahn conformance dialects test-web test-sdk test-scripts
-	@printf '\nEverything passed: Rust, gVisor, WebSocket, API, dialects, page, browser, SDKs, scripts.\n'
+all-tests: test-images test-rust autobahn conformance dialects test-web test-sdk test-scripts test-systemd
+	@printf '\nEverything passed: Rust, gVisor, WebSocket, API, dialects, page, browser, SDKs, scripts, package.\n'
 
 .PHONY: fuzz
 fuzz: ## look for bytes that break what reads them, with nightly Rust; FUZZ_SECONDS=60 for a short look
@@ -222,11 +226,15 @@ test-web: web/node_modules/.package-lock.json
 	$(call step,a browser types into a gVisor shell)
 	@cargo build
 	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e
+	$(call step,the same through Caddy by HTTPS)
+	@if command -v caddy >/dev/null; then \
+		cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e:caddy; \
+	else echo 'caddy is not installed: skipped'; fi
 
 test-scripts:
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck benches/*.sh deploy/*.sh docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
 	else echo 'caddy is not installed: skipped'; fi
@@ -234,3 +242,9 @@ test-scripts:
 	else echo 'systemd-analyze is not installed: skipped'; fi
 	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \
 	else echo 'promtool is not installed: skipped'; fi
+
+# Boots a machine of its own; where that cannot be (no root, a container without privileges), it says so and fails.
+.PHONY: test-systemd
+test-systemd: build
+	$(call step,from a bare Debian to a terminal by HTTPS)
+	@timeout --verbose --kill-after=60 25m deploy/test-systemd.sh
