@@ -27,5 +27,5 @@ sed "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@LIBC@/${libc#GLI
     deploy/deb/control >"$stage/DEBIAN/control"
 (cd "$stage" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 
-dpkg-deb --root-owner-group --build "$stage" "$package" >/dev/null
+dpkg-deb --root-owner-group -z2 --build "$stage" "$package" >/dev/null
 echo "$package"

@@ -26,8 +26,8 @@ fail() {
 
 # Runs a command in the machine, as root, with an environment like that of a login.
 inside() { # seconds, command
-    timeout --kill-after=10 "$1" nsenter --target "$leader" --mount --uts --ipc --pid --root --wd=/root \
-        env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+    timeout --kill-after=10 "$1" nsenter --target "$leader" --mount --uts --ipc --pid --root \
+        env -i --chdir=/root HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
         DEBIAN_FRONTEND=noninteractive BELLJAR_SITE="$site" CURL_CA_BUNDLE="$authority" "${@:2}"
 }
 
@@ -44,7 +44,7 @@ clean_up() {
     local code=$?
     trap - EXIT
     if ((code != 0)); then
-        [[ ! $leader ]] || inside 20 journalctl --no-pager --lines=40 -u belljar -u caddy -u docker 2>/dev/null | sed 's/^/  | /' >&2 || true
+        [[ ! $leader ]] || inside 20 journalctl --no-pager --lines=40 -u belljar -u caddy 2>/dev/null | sed 's/^/  | /' >&2 || true
         echo "  | the console: $console" >&2
     fi
     [[ ! $visitor ]] || kill "$visitor" 2>/dev/null || true
@@ -109,6 +109,8 @@ has_leader() { leader=$(pgrep --parent "$machine" --exact systemd); }
 within 10 has_leader || fail "nspawn does not start: $(tail -n 5 "$console")"
 booted() { [[ $(inside 5 systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
 within 60 booted || fail "systemd does not come up"
+# Where this machine has cgroups of the first version, nspawn lets the machine inside look only; its engine makes some.
+inside 10 bash -c 'while read -r _ path type _; do [[ $type != cgroup || $path == */systemd ]] || mount -o remount,bind,rw "$path"; done </proc/mounts'
 
 # --- as documented ----------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ export async function startGateway(settings = {}, port = null) {
     AGENT: process.env.BELLJAR_AGENT ?? target('belljar-agent'),
     LIMITS__SESSIONS_PER_HOUR: '100',
     LIMITS__CONCURRENT_SESSIONS: '20',
-    DOCKER__NAMESPACE: 'e2e',
+    DOCKER__NAMESPACE: process.env.BELLJAR_DOCKER__NAMESPACE ?? 'e2e',
     ...settings,
   };
   const env = { ...ENVIRONMENT };
