@@ -238,6 +238,9 @@ test-scripts:
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
 	else echo 'caddy is not installed: skipped'; fi
+	@if docker compose version >/dev/null 2>&1; then compose='docker compose'; else compose=docker-compose; fi; \
+	if command -v $${compose%% *} >/dev/null; then BELLJAR_SITE=localhost $$compose --file deploy/compose/compose.yaml config --quiet; \
+	else echo 'docker compose is not installed: skipped'; fi
 	@if command -v systemd-analyze >/dev/null; then systemd-analyze security --offline=true --threshold=15 systemd/belljar.service | tail -n 1; \
 	else echo 'systemd-analyze is not installed: skipped'; fi
 	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \

@@ -21,7 +21,9 @@ put() { install -D -m "$1" "$2" "$stage$3"; }
 for script in postinst prerm postrm; do put 755 deploy/deb/$script /DEBIAN/$script; done
 put 644 deploy/deb/copyright /usr/share/doc/belljar/copyright
 put 644 deploy/deb/lintian-overrides /usr/share/lintian/overrides/belljar
-gzip -9n <CHANGELOG.md >"$stage/usr/share/doc/belljar/changelog.gz"
+put 644 CHANGELOG.md /usr/share/doc/belljar/CHANGELOG.md
+printf 'belljar (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' "$version" \
+    "$(sed -n 's/^Maintainer: //p' deploy/deb/control)" "$(date -R)" | gzip -9n >"$stage/usr/share/doc/belljar/changelog.gz"
 
 sed "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@LIBC@/${libc#GLIBC_}/; s/@SIZE@/$(du -sk "$stage" | cut -f1)/" \
     deploy/deb/control >"$stage/DEBIAN/control"

@@ -28,7 +28,7 @@ fail() {
 inside() { # seconds, command
     timeout --kill-after=10 "$1" nsenter --target "$leader" --mount --uts --ipc --pid --root \
         env -i --chdir=/root HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-        DEBIAN_FRONTEND=noninteractive BELLJAR_SITE="$site" CURL_CA_BUNDLE="$authority" "${@:2}"
+        DEBIAN_FRONTEND=noninteractive site="$site" CURL_CA_BUNDLE="$authority" "${@:2}"
 }
 
 within() { # seconds, command: true as soon as the command is
