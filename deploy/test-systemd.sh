@@ -91,7 +91,7 @@ put etc/systemd/system/belljar.socket.d/test.conf <<<"[Socket]
 ListenStream=
 ListenStream=127.0.0.1:$gateway_port"
 put etc/systemd/system/caddy.service.d/test.conf <<<"[Service]
-Environment=BELLJAR_UPSTREAM=127.0.0.1:$gateway_port BELLJAR_HTTP_PORT=$http_port CADDY_ADMIN=localhost:$admin_port"
+Environment=BELLJAR_UPSTREAM=127.0.0.1:$gateway_port BELLJAR_HTTP_PORT=$http_port BELLJAR_CADDY_ADMIN=localhost:$admin_port"
 # Caddy's package would serve its own page on port 80, which may be somebody's here.
 put usr/sbin/policy-rc.d <<<'#!/bin/sh
 case $1 in caddy*) exit 101 ;; esac'
@@ -135,7 +135,7 @@ step ok "$exposure"
 
 cp "$root$authority" "$work/authority.crt"
 get() { curl --silent --show-error --max-time 10 --cacert "$work/authority.crt" "$@"; }
-[[ $(get "https://$site/") == *'<belljar-terminal'* ]] || fail "no terminal on the page"
+[[ $(get -H 'Accept: text/html' "https://$site/") == *'<belljar-terminal'* ]] || fail "no terminal on the page"
 [[ $(get -o /dev/null -w '%{http_code}' "https://$site/metrics") == 404 ]] || fail "/metrics is shown to visitors"
 step ok "https://$site/ has a terminal, and hides /metrics"
 
@@ -164,7 +164,7 @@ step ok "upgraded while it was open (process $before, now $after): the same shel
 owned=$(inside 10 dpkg -L belljar | grep -E '/[^/]*belljar')
 inside 120 apt-get purge -y belljar >"$work/purge.log" 2>&1 || { tail -n 20 "$work/purge.log" >&2 && fail "the purge"; }
 within 10 gone "$visitor" || fail "the visitor was not told"
-grep -qa 'gateway has shut down' "$work/screen" || fail "the visitor was not told why: $(tail -n 3 "$work/screen")"
+grep -qa 'service is restarting' "$work/screen" || fail "the visitor was not told why: $(tail -n 3 "$work/screen")"
 visitor=
 left=$(inside 20 docker ps --all --quiet) && [[ ! $left ]] || fail "containers are left: $left"
 left=$(inside 10 bash -c 'for p in /proc/[0-9]*; do

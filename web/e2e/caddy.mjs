@@ -38,7 +38,7 @@ async function startCaddy(port) {
     HOME: home,
     XDG_DATA_HOME: home,
     XDG_CONFIG_HOME: home,
-    CADDY_ADMIN: `127.0.0.1:${adminPort}`,
+    BELLJAR_CADDY_ADMIN: `127.0.0.1:${adminPort}`,
     BELLJAR_SITE: `localhost:${httpsPort}`,
     BELLJAR_UPSTREAM: `127.0.0.1:${port}`,
     BELLJAR_HTTP_PORT: `${httpPort}`,
