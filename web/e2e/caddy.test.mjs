@@ -157,7 +157,7 @@ describe('behind Caddy', { skip }, () => {
     await visitor.page.goto(gateway.url);
     await visitor.prompt();
     await visitor.run('X=42');
-    await visitor.prompt();
+    await visitor.sees(/X=42\n.*[$#]\s*$/);
     const sockets = () => visitor.page.evaluate(() => window.sockets.length);
     const before = await sockets();
     caddy.reload();
