@@ -57,6 +57,8 @@ clean_up() {
     exit "$code"
 }
 trap clean_up EXIT
+# A visitor who has left is a failure to be told, not the end of this script.
+trap '' PIPE
 
 for command in systemd-nspawn mmdebstrap curl; do
     command -v $command >/dev/null || fail "$command is not installed: apt-get install systemd-container mmdebstrap curl"
