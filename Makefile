@@ -25,7 +25,7 @@ step = @printf '\n== %s\n' '$(1)'
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run serve
 run: ## set up what is missing, build, check and serve on http://127.0.0.1:3001
@@ -91,6 +91,10 @@ web: web/node_modules/.package-lock.json ## the page, web/dist
 web/node_modules/.package-lock.json: web/package-lock.json
 	@cd web && npm ci
 	@touch $@
+
+.PHONY: deb
+deb: build ## a Debian package, target/belljar_VERSION_ARCHITECTURE.deb
+	@deploy/deb.sh
 
 .PHONY: clean
 clean: ## remove what was built here (not the images)
@@ -226,15 +230,28 @@ test-web: web/node_modules/.package-lock.json
 	$(call step,a browser types into a gVisor shell)
 	@cargo build
 	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e
+	$(call step,the same through Caddy by HTTPS)
+	@if command -v caddy >/dev/null; then \
+		cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e:caddy; \
+	else echo 'caddy is not installed: skipped'; fi
 
 test-scripts:
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck benches/*.sh deploy/*.sh docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
 	else echo 'caddy is not installed: skipped'; fi
+	@if docker compose version >/dev/null 2>&1; then compose='docker compose'; else compose=docker-compose; fi; \
+	if command -v $${compose%% *} >/dev/null; then BELLJAR_SITE=localhost $$compose --file deploy/compose/compose.yaml config --quiet; \
+	else echo 'docker compose is not installed: skipped'; fi
 	@if command -v systemd-analyze >/dev/null; then systemd-analyze security --offline=true --threshold=15 systemd/belljar.service | tail -n 1; \
 	else echo 'systemd-analyze is not installed: skipped'; fi
 	@if command -v promtool >/dev/null; then promtool test rules deploy/prometheus/belljar.rules.test.yml; \
 	else echo 'promtool is not installed: skipped'; fi
+
+# Not a part of `test`: it takes 5 to 10 minutes, most of it Debian's packages. Continuous integration runs it, too.
+.PHONY: test-systemd
+test-systemd: build ## boot a bare Debian, install as documented, upgrade in mid-session, purge
+	$(call step,from a bare Debian to a terminal by HTTPS)
+	@timeout --verbose --kill-after=60 25m deploy/test-systemd.sh

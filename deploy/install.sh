@@ -3,7 +3,7 @@
 #
 #   deploy/install.sh        needs root, a built gateway (`make build`), and an engine with gVisor
 #                            (deploy/setup.sh); leaves /etc/belljar/belljar.toml as it is
-#   DESTDIR=… deploy/install.sh   only puts the files there, for a package
+#   DESTDIR=… deploy/install.sh   only puts the files there, for a package (deploy/deb.sh)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,17 @@ put 644 systemd/belljar.service /lib/systemd/system/belljar.service
 put 644 systemd/belljar.socket /lib/systemd/system/belljar.socket
 put 644 systemd/belljar.sysusers /usr/lib/sysusers.d/belljar.conf
 put 644 systemd/belljar.tmpfiles /usr/lib/tmpfiles.d/belljar.conf
-put 644 Caddyfile /usr/share/doc/belljar/Caddyfile
+# What the image of the sandboxes is built from: /usr/share/belljar/image/build.sh
+while read -r file; do
+    if [[ -x $file ]]; then mode=755; else mode=644; fi
+    put $mode "$file" "/usr/share/belljar/image/${file#docker/}"
+done < <(find docker/Dockerfile docker/build.sh docker/rootfs -type f)
+doc=/usr/share/doc/belljar
+put 644 Caddyfile $doc/Caddyfile
+put 644 deploy/belljar.toml $doc/examples/belljar.toml
+put 644 deploy/prometheus/belljar.rules.yml $doc/examples/belljar.rules.yml
+put 644 deploy/grafana/belljar.json $doc/examples/grafana.json
+for file in README.md docs/{configuration,operations,protocol,security}.md; do put 644 "$file" "$doc/${file##*/}"; done
 [[ ! $root ]] || exit 0
 
 systemd-sysusers belljar.conf

@@ -309,6 +309,18 @@ install_test_tools() {
         apt_install "${packages[@]}" || fail "the test tools did not install" "apt-get install ${packages[*]}"
     fi
 
+    # The machine of deploy/test-systemd.sh.
+    if ! has systemd-nspawn || ! has mmdebstrap; then
+        say installing "systemd-container and mmdebstrap"
+        apt_install systemd-container mmdebstrap debian-archive-keyring ||
+            fail "the test tools did not install" "apt-get install systemd-container mmdebstrap"
+    fi
+    # Its package starts it on ports 80 and 443 under systemd, which is not for tests to decide.
+    if ! has caddy && ! has_systemd && apt_offers caddy; then
+        say installing "Caddy"
+        apt_install caddy || fail "Caddy did not install" "apt-get install caddy"
+    fi
+
     if ! cargo clippy --version >/dev/null 2>&1 || ! cargo fmt --version >/dev/null 2>&1; then
         say installing "clippy and rustfmt"
         if has rustup; then logged rustup component add clippy rustfmt; else apt_install rust-clippy rustfmt; fi ||

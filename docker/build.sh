@@ -9,7 +9,6 @@ cd "$(dirname "$0")"
 
 image=belljar-sandbox:latest
 label=belljar.inputs
-log=../target/image.log
 
 say() { printf '  %-11s %s\n' "$1" "$2"; }
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
@@ -27,9 +26,12 @@ if [[ -z $force && $(docker image inspect -f "{{index .Config.Labels \"$label\"}
     exit
 fi
 
-mkdir -p ../target
+# Beside a checkout's other products; of an installed package, somewhere that is thrown away.
+in_checkout() { [[ -f ../Cargo.toml ]]; }
+if in_checkout; then mkdir -p ../target && work=$(realpath ../target); else work=$(mktemp -d); fi
+log=$work/image.log
 : >"$log"
-trap '[[ $? == 0 ]] || { tail -n 20 "$log" | sed "s/^/  | /"; echo "  FAILED      image $image; the whole log is target/image.log"; } >&2' EXIT
+trap '[[ $? == 0 ]] || { tail -n 20 "$log" | sed "s/^/  | /"; echo "  FAILED      image $image; the whole log is $log"; } >&2' EXIT
 say building "image $image (a minute or two)"
 
 base=debian:bookworm-slim
@@ -40,10 +42,10 @@ if ! timeout 300 docker pull -q $base >>"$log" 2>&1 && ! exists $base; then
         debian='deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian'
         as_root mmdebstrap --variant=minbase --dpkgopt=rootfs/etc/dpkg/dpkg.cfg.d/zz-belljar bookworm - \
             "$debian bookworm main" "$debian bookworm-updates main" "$debian-security bookworm-security main" \
-            >../target/base.tar 2>>"$log"
+            >"$work/base.tar" 2>>"$log"
         # From a file, not a pipe: the engine would tag the half of an archive, too.
-        docker import ../target/base.tar $base >>"$log"
-        rm ../target/base.tar
+        docker import "$work/base.tar" $base >>"$log"
+        rm "$work/base.tar"
     fi
 fi
 
@@ -53,4 +55,5 @@ docker build --network=host ${force:+--no-cache} --build-arg BASE=$base --label 
     --build-arg http_proxy --build-arg https_proxy --build-arg no_proxy -t $image . >>"$log" 2>&1
 # The image that this one replaces.
 docker image prune -f --filter label=$label >>"$log" 2>&1 || true
+in_checkout || rm -r "$work"
 say ok "image $image"

@@ -78,6 +78,7 @@ enum Incoming {
         message: String,
     },
     Error {
+        code: String,
         message: String,
     },
     #[serde(other)]
@@ -368,7 +369,11 @@ impl Client {
                 };
                 return Some(End::Over(status, said));
             }
-            Incoming::Error { message } => {
+            // The next gateway has the session.
+            Incoming::Error { code, message } if code == "going_away" => {
+                return Some(End::Lost(message));
+            }
+            Incoming::Error { message, .. } => {
                 return Some(End::Over(1, format!("belljar: {message}")));
             }
             Incoming::Other => {}

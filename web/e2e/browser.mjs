@@ -29,7 +29,7 @@ export class Visitor {
   errors = [];
 
   static async open(browser, url, options = {}) {
-    const context = await browser.newContext({ ...DESKTOP, ...options });
+    const context = await browser.newContext({ ...DESKTOP, ignoreHTTPSErrors: true, ...options });
     const visitor = new Visitor(context, await context.newPage());
     await visitor.page.goto(url);
     return visitor;

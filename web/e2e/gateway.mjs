@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { front } from './caddy.mjs';
 
 const target = (path) => fileURLToPath(new URL(`../../target/${path}`, import.meta.url));
 // What is left in the environment is configuration of the gateway, which refuses names that it does not know.
@@ -63,7 +64,8 @@ export async function startGateway(settings = {}, port = null) {
     await stop();
     throw error;
   }
-  return { url, port, stop, handOver, log: () => log };
+  const caddy = await front(port);
+  return { url: caddy?.url ?? url, port, caddy, stop, handOver, log: () => log };
 }
 
 async function healthy(url, log) {

@@ -255,7 +255,7 @@ describe('a gateway that goes away', () => {
     const visitor = await Visitor.open(browser, gateway.url);
     await visitor.prompt();
     await visitor.run('X=42');
-    await visitor.prompt();
+    await visitor.sees(/X=42\n.*[$#]\s*$/);
     await gateway.handOver();
     await visitor.is('reconnecting');
     gateway = await startGateway({}, gateway.port);
