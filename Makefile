@@ -227,13 +227,10 @@ test-web: web/node_modules/.package-lock.json
 	@cd web && npm run size
 	$(call step,the page: the package for npm)
 	@cd web && npm run package && npm run test-package
-	$(call step,a browser types into a gVisor shell)
+	$(call step,a browser types into a gVisor shell through Caddy by HTTPS)
 	@cargo build
-	@cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e
-	$(call step,the same through Caddy by HTTPS)
-	@if command -v caddy >/dev/null; then \
-		cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 20m npm run e2e:caddy; \
-	else echo 'caddy is not installed: skipped'; fi
+	@if command -v caddy >/dev/null; then suite=e2e:caddy; else suite=e2e && echo 'caddy is not installed: without it'; fi; \
+	cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 25m npm run $$suite
 
 test-scripts:
 	$(call step,scripts)

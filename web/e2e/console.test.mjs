@@ -176,6 +176,7 @@ describe('the console', () => {
     const operator = await enter();
     const { page } = operator;
     await page.getByRole('button', { name: /^Watch / }).click();
+    await page.locator('belljar-terminal').waitFor();
     await operator.is('connected');
     await operator.sees(/^seen=42$/m);
     await visitor.page.getByText('1 watching', { exact: true }).waitFor();
@@ -225,6 +226,7 @@ describe('the console', () => {
     const operator = await enter();
     await operator.page.getByRole('button', { name: /^Watch / }).focus();
     await operator.page.keyboard.press('Enter');
+    await operator.page.locator('belljar-terminal').waitFor();
     await operator.is('connected');
     await operator.page.getByRole('link', { name: 'Back' }).focus();
     await operator.page.keyboard.press('Enter');

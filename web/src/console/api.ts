@@ -230,6 +230,8 @@ export class Api {
     if (answer === null) throw new Unreachable();
     if (answer.ok) return answer;
     const told = await answer.json().catch(() => null);
+    // A proxy's own words, for a gateway that does not answer it.
+    if (told === null && answer.status >= 502) throw new Unreachable();
     const message = typeof told?.message === 'string' ? told.message : 'The gateway did not do it.';
     throw new Refusal(answer.status, typeof told?.error === 'string' ? told.error : '', message);
   }
