@@ -3,17 +3,16 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import http from 'node:http';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
 import { wanted } from './caddy.mjs';
 import { BINARY, LAUNCHER, startGateway } from './gateway.mjs';
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 120_000 };
 const sealed = LAUNCHER === 'process' ? 'plain processes end with their gateway' : false;
 const JSON_BODY = { 'Content-Type': 'application/json' };
@@ -223,10 +222,10 @@ describe('limits, behind Caddy', { skip }, () => {
     // 15 s later, which is after the end that was announced.
     await here.waitFor();
     assert.equal((await visitor.state()).name, 'connected');
-    await fine(visitor.page);
+    assert.deepEqual(await flaws(visitor.page), []);
     const { end } = await visitor.is('ended');
     assert.equal(end.exit.reason, 'idle_timeout');
-    await fine(visitor.page);
+    assert.deepEqual(await flaws(visitor.page), []);
     await visitor.close();
   });
 
@@ -237,7 +236,7 @@ describe('limits, behind Caddy', { skip }, () => {
     const second = await Visitor.open(browser, gateway.url, PHONE);
     await second.is('ended');
     await second.page.getByText('You have as many terminals open as one visitor may').first().waitFor();
-    await fine(second.page);
+    assert.deepEqual(await flaws(second.page), []);
     await first.run('exit');
     await first.is('ended');
     await second.page.getByRole('button', { name: /again/i }).click();
@@ -246,21 +245,6 @@ describe('limits, behind Caddy', { skip }, () => {
     await second.close();
   });
 });
-
-/** Nothing for axe-core to complain about, and nothing to scroll sideways. */
-async function fine(page) {
-  await page.evaluate(AXE);
-  const found = await page.evaluate(async () => (await window.axe.run()).violations);
-  assert.deepEqual(
-    found.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`),
-    [],
-  );
-  const overflow = await page.evaluate(() => {
-    const { scrollWidth, clientWidth } = document.documentElement;
-    return scrollWidth - clientWidth;
-  });
-  assert.equal(overflow, 0, 'the page scrolls sideways');
-}
 
 async function until(probe) {
   const deadline = Date.now() + 30_000;

@@ -2,16 +2,15 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
 import { BINARY, LAUNCHER, startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 120_000 };
 
 /** A key of this scope, added to the file. */
@@ -27,17 +26,7 @@ function newKey(directory, scope) {
 /** Nothing that a screen reader, or somebody without a mouse, would stumble over; nothing that does not fit. */
 async function check({ page }, name) {
   await page.screenshot({ path: `${SCREENSHOTS}${name}.png`, fullPage: true });
-  const overflow = await page.evaluate(() => {
-    const { scrollWidth, clientWidth } = document.documentElement;
-    return scrollWidth - clientWidth;
-  });
-  assert.equal(overflow, 0, 'the page scrolls sideways');
-  await page.evaluate(AXE);
-  const found = await page.evaluate(async () => {
-    const { violations } = await window.axe.run();
-    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`);
-  });
-  assert.deepEqual(found, [], name);
+  assert.deepEqual(await flaws(page), [], name);
 }
 
 describe('the console', () => {

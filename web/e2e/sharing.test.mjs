@@ -1,16 +1,15 @@
 // Two people and one terminal; and the terminal seen again afterwards. Leaves screenshots in e2e/screenshots/.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
 import { startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 120_000 };
 
 describe('a shared and recorded terminal', () => {
@@ -37,18 +36,9 @@ describe('a shared and recorded terminal', () => {
   const picture = async (visitor, name) => {
     await visitor.page.waitForTimeout(400);
     await visitor.page.screenshot({ path: `${SCREENSHOTS}${name}.png` });
-    const overflow = await visitor.page.evaluate(() => {
-      const { scrollWidth, clientWidth } = document.documentElement;
-      return scrollWidth - clientWidth;
-    });
-    assert.equal(overflow, 0, 'the page scrolls sideways');
-    await visitor.page.evaluate(AXE);
     // The player's own controls are its makers' business.
-    const found = await visitor.page.evaluate(async () => {
-      const { violations } = await window.axe.run({ exclude: [['belljar-terminal', '.stage']] });
-      return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`);
-    });
-    assert.deepEqual(found, []);
+    const exclude = [['belljar-terminal', '.stage']];
+    assert.deepEqual(await flaws(visitor.page, { exclude }), []);
   };
 
   it('is watched by a phone until its owner stops that', TIME, async () => {

@@ -3,19 +3,18 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
 import { BINARY, startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
 const SERVER = fileURLToPath(new URL('../../examples/tutorial/server.mjs', import.meta.url));
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TIME = { timeout: 120_000 };
 
 async function freePort() {
@@ -81,17 +80,7 @@ describe('the tutorial', () => {
 
   const check = async ({ page }, name) => {
     await page.screenshot({ path: `${SCREENSHOTS}${name}.png` });
-    const overflow = await page.evaluate(() => {
-      const { scrollWidth, clientWidth } = document.documentElement;
-      return scrollWidth - clientWidth;
-    });
-    assert.equal(overflow, 0, 'the page scrolls sideways');
-    await page.evaluate(AXE);
-    const found = await page.evaluate(async () => {
-      const { violations } = await window.axe.run();
-      return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`);
-    });
-    assert.deepEqual(found, [], name);
+    assert.deepEqual(await flaws(page), [], name);
   };
 
   const allowed = ({ errors }) => errors.filter((text) => !/403/.test(text));
