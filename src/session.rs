@@ -344,7 +344,7 @@ enum Command {
     Keep(oneshot::Sender<()>),
     /// For those who attach beside the owner.
     Handle(oneshot::Sender<TerminalHandle>),
-    /// For those who ask what the sandbox uses.
+    /// For what goes on beside the terminal.
     Link(oneshot::Sender<Arc<Link>>),
     Exited(Exit),
     /// For one of the two reasons that people have.
@@ -532,12 +532,17 @@ impl Session {
         self.activity.last().elapsed()
     }
 
-    /// What its sandbox uses; `None` if it has none any more. Waits while the sandbox starts. The
-    /// agent is asked here and not by the session's task, which it could keep waiting.
-    pub async fn stats(&self) -> Option<Result<SandboxStats, LinkError>> {
+    /// The link to its sandbox's agent; `None` if it has none any more. Waits while the sandbox
+    /// starts. For what is no business of the session's task, which an agent could keep waiting.
+    pub async fn link(&self) -> Option<Arc<Link>> {
         let (reply, link) = oneshot::channel();
         self.commands.send(Command::Link(reply)).await.ok()?;
-        Some(link.await.ok()?.stats().await)
+        link.await.ok()
+    }
+
+    /// What its sandbox uses; `None` if it has none any more. Waits while the sandbox starts.
+    pub async fn stats(&self) -> Option<Result<SandboxStats, LinkError>> {
+        Some(self.link().await?.stats().await)
     }
 
     /// Attach a viewer, taking the place of the one before. Waits while the sandbox starts.

@@ -4,7 +4,7 @@
 //! [`websocket`] bounds what carries them, [`terminal`] joins a WebSocket to a session, [`input`]
 //! queues what is typed, [`turns`] keeps much output from being in everybody's way, [`api`] is for
 //! programs, [`operator`] for those who run the gateway, [`sessions`] is the REST side of sessions,
-//! [`shares`] and [`recording`] that of what belongs to them (a request's body is an [`object`]),
+//! [`shares`], [`files`] and [`recording`] that of what belongs to them (a request's body is an [`object`]),
 //! [`auth`] says who may, [`error`] is
 //! what anyone is told who may not.
 
@@ -50,6 +50,8 @@ pub mod turns;
 mod sessions;
 
 mod shares;
+
+mod files;
 
 mod recording;
 
@@ -141,7 +143,8 @@ pub fn router(app: App) -> Router {
         .route("/sessions/{id}/recording", get(recording::show))
         .route("/environments", get(sessions::environments))
         .route("/status", get(health::status))
-        .layer(from_fn(bounded_body));
+        .layer(from_fn(bounded_body))
+        .merge(files::routes());
     // What every page of the web may load: the element, and nothing that knows anything.
     let public = Router::new()
         .route("/embed.js", get(assets::script))

@@ -37,6 +37,8 @@ mod resume;
 
 mod shares;
 
+mod files;
+
 mod recordings;
 
 mod toolkata;

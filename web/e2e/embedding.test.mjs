@@ -71,7 +71,9 @@ echo second=$((40+3))
     await visitor.sees(/^X is 42$/m);
     assert.equal((await visitor.text()).match(/^once=41$/gm).length, 1, 'the command was run again');
     await visitor.page.getByRole('button', { name: 'Share' }).click();
-    const link = await visitor.page.getByLabel('Link to watch this terminal').inputValue();
+    const shown = () =>
+      document.querySelector('belljar-terminal').shadowRoot.querySelector('.panel-link').value;
+    const link = await (await visitor.page.waitForFunction(shown)).jsonValue();
     assert.ok(link.startsWith(`${gateway.url}/#share=`), link);
   });
 

@@ -1,4 +1,4 @@
-/** What only a session's owner may ask the gateway: who else may look, and what was recorded. */
+/** What only a session's owner may ask the gateway: who else may look, what was recorded, files. */
 import type { Lease } from './store.ts';
 
 /** `base` is the gateway's base URL. */
@@ -35,10 +35,21 @@ export class Owner {
     return (await this.#ask('GET', '/recording')).text();
   }
 
+  /** Puts a file into the home directory; one of that name is replaced. */
+  async bring(name: string, content: Blob): Promise<void> {
+    await this.#ask('PUT', `/files?path=${encodeURIComponent(name)}`, content);
+  }
+
+  /** A file's content; `path` is against the home directory. */
+  async take(path: string): Promise<Blob> {
+    return (await this.#ask('GET', `/files?path=${encodeURIComponent(path)}`)).blob();
+  }
+
   async #ask(method: string, path: string, body: unknown = null): Promise<Response> {
     const headers: Record<string, string> = { authorization: `Bearer ${this.lease.token}` };
-    if (body !== null) headers['content-type'] = 'application/json';
-    const request = { method, headers, body: body === null ? null : JSON.stringify(body) };
+    const raw = body instanceof Blob;
+    if (body !== null) headers['content-type'] = raw ? 'application/octet-stream' : 'application/json';
+    const request = { method, headers, body: body === null || raw ? body : JSON.stringify(body) };
     const answer = await fetch(this.#url + path, request).catch(() => null);
     if (answer?.ok) return answer;
     const refusal = await answer?.json().catch(() => null);

@@ -7,6 +7,7 @@
  */
 import xtermCss from '@xterm/xterm/css/xterm.css?inline';
 import { Connection, type Socket, type State } from './connection.ts';
+import { Files } from './files.ts';
 import type { Find } from './find.ts';
 import { Keys } from './keys.ts';
 import { type Look, lookFor, type Surroundings, watchSurroundings } from './look.ts';
@@ -37,6 +38,7 @@ interface Parts {
   status: Status;
   sharing: Sharing;
   keys: Keys;
+  files: Files;
   tools: Tools;
   frame: HTMLElement;
   leave: AbortController;
@@ -84,11 +86,13 @@ export class BelljarTerminal extends Reflected {
       leave: () => connection.detach(),
       share: () => {
         tools.close();
+        files.hide();
         void sharing.toggle();
       },
       replay: () => void this.#replay(),
       tools: () => {
         sharing.hide();
+        files.hide();
         tools.toggle(this.#setup(screen, keys));
       },
     };
@@ -121,6 +125,10 @@ export class BelljarTerminal extends Reflected {
     const status = new Status(frame, listener, guest);
     const base = this.#base;
     const sharing = new Sharing(frame, base, () => this.focus());
+    const files = new Files(frame, {
+      said: (text) => status.hint(text),
+      closed: () => this.focus(),
+    });
     const tools = new Tools(frame, status.opener, {
       use: (tool) => this.#use(tool),
       theme: (theme) => {
@@ -161,7 +169,7 @@ export class BelljarTerminal extends Reflected {
         },
       },
     });
-    this.#parts = { connection, screen, status, sharing, keys, tools, frame, leave };
+    this.#parts = { connection, screen, status, sharing, keys, files, tools, frame, leave };
 
     const { signal } = leave;
     watchSurroundings(
@@ -391,13 +399,13 @@ export class BelljarTerminal extends Reflected {
       fontSize: screen.fontSize,
       reader: this.screenReader,
       keys: keys.shown,
-      fresh: this.state.name === 'connected' && this.#share === null,
+      own: this.state.name === 'connected' && this.#share === null,
     };
   }
 
   #use(tool: Tool | Exclude<Shortcut, 'copy'>): void {
     if (this.#parts === null) return;
-    const { screen, status, keys, tools } = this.#parts;
+    const { screen, status, keys, tools, files } = this.#parts;
     switch (tool) {
       case 'find':
         tools.close();
@@ -406,6 +414,10 @@ export class BelljarTerminal extends Reflected {
       case 'leave':
         status.opener.focus();
         status.announce('You have left the terminal. Tab goes on.');
+        return;
+      case 'files':
+        tools.close();
+        files.open();
         return;
       case 'fresh':
         tools.close();
@@ -488,7 +500,10 @@ export class BelljarTerminal extends Reflected {
     if (state.name === 'ended' && hadFocus) {
       this.shadowRoot?.querySelector<HTMLElement>('.go:not(:disabled)')?.focus({ preventScroll: true });
     }
-    if (state.name !== 'connected') shown.sharing.setOwner(null);
+    if (state.name !== 'connected') {
+      shown.sharing.setOwner(null);
+      shown.files.setOwner(null);
+    }
     if (state.name === 'starting' && hadFocus) shown.screen.focus();
     if (state.name !== 'idle' && !this.#accelerated) {
       this.#accelerated = true;
@@ -508,6 +523,7 @@ export class BelljarTerminal extends Reflected {
     const { lease } = shown.connection;
     this.#owner = lease === null || this.#share !== null ? null : new Owner(this.#base, lease);
     shown.sharing.setOwner(this.#owner);
+    shown.files.setOwner(this.readOnly ? null : this.#owner);
     this.#emit('ready', ready);
     const { command } = this;
     if (fresh && command !== null && this.#share === null) this.run(command);

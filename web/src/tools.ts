@@ -1,7 +1,16 @@
 /** The panel above the bar with what a visitor may change, and the keys to know. */
 import { THEMES, type Theme } from './settings.ts';
 
-export type Tool = 'fresh' | 'find' | 'fullscreen' | 'reader' | 'keys' | 'smaller' | 'actual' | 'larger';
+export type Tool =
+  | 'fresh'
+  | 'files'
+  | 'find'
+  | 'fullscreen'
+  | 'reader'
+  | 'keys'
+  | 'smaller'
+  | 'actual'
+  | 'larger';
 
 export interface ToolsListener {
   use(tool: Tool): void;
@@ -16,8 +25,8 @@ export interface Setup {
   fontSize: number;
   reader: boolean;
   keys: boolean;
-  /** Whether there is a session to throw away. */
-  fresh: boolean;
+  /** Whether there is a session of its own, to throw away or to bring files to. */
+  own: boolean;
 }
 
 const NAMES: Record<Theme, string> = {
@@ -44,6 +53,7 @@ const MARKUP = `
     <button type="button" part="button" data-tool="fullscreen">Full screen</button>
     <button type="button" part="button" data-tool="keys" aria-pressed="false">More keys</button>
     <button type="button" part="button" data-tool="reader" aria-pressed="false">Screen reader</button>
+    <button type="button" part="button" data-tool="files">Files</button>
     <button type="button" part="button" data-tool="fresh">Throw away, start fresh</button>
   </div>
   <p class="panel-text"><kbd>Ctrl</kbd> <kbd>Shift</kbd> <kbd>Enter</kbd> leaves the terminal for the rest of the page.</p>
@@ -85,8 +95,9 @@ export class Tools {
     this.#panel.querySelector<HTMLElement>('button:not([hidden])')?.focus({ preventScroll: true });
   }
 
-  show({ theme, fontSize, reader, keys, fresh }: Setup): void {
-    this.#tool('fresh').hidden = !fresh;
+  show({ theme, fontSize, reader, keys, own }: Setup): void {
+    this.#tool('fresh').hidden = !own;
+    this.#tool('files').hidden = !own;
     this.#theme.value = theme;
     this.#tool('actual').textContent = `${fontSize} px`;
     this.#tool('actual').ariaLabel = `Text of ${fontSize} px: back to normal`;

@@ -5,6 +5,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use belljar_link::client::Link;
 use belljar_link::message::files::{FileInfo, FileKind, WriteOptions};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -81,13 +82,18 @@ impl PathQuery {
 }
 
 fn path(running: &Running, path: Option<&str>) -> Result<String, Trouble> {
+    Ok(directory(&running.held, Some(given(path)?)))
+}
+
+/// The path that a query must have.
+pub(in crate::web) fn given(path: Option<&str>) -> Result<&str, Trouble> {
     match path {
         None | Some("") => Err(Trouble::bad("path", "must be given")),
         // What is no UTF-8 was replaced when the query was read: it would name another file.
         Some(path) if path.contains(char::REPLACEMENT_CHARACTER) => {
             Err(Trouble::bad("path", "must be UTF-8"))
         }
-        Some(path) => Ok(directory(&running.held, Some(path))),
+        Some(path) => Ok(path),
     }
 }
 
@@ -125,19 +131,33 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Trouble> {
     let path = path(&running, query.path.as_deref())?;
-    let range = range(&headers);
+    let part = (query.offset, query.length);
+    content(&app, &patience, &running.link, &path, part, &headers).await
+}
+
+/// A file's content as an answer: all of it, the `part` (first byte, most bytes), or the range that
+/// the headers ask for.
+pub(in crate::web) async fn content(
+    app: &App,
+    patience: &Patience,
+    link: &Link,
+    path: &str,
+    part: (u64, Option<u64>),
+    headers: &HeaderMap,
+) -> Result<Response, Trouble> {
+    let range = range(headers);
     let (offset, length) = match range {
         Some(Range::From(first, last)) => {
             (first, last.map(|last| (last - first).saturating_add(1)))
         }
         Some(Range::Last(count)) => {
-            let size = running.link.stat(&path, true).await?.size;
+            let size = link.stat(path, true).await?.size;
             (size.saturating_sub(count), Some(count))
         }
-        None => (query.offset, query.length),
+        None => part,
     };
-    let (info, reader) = running.link.read_file(&path, offset, length).await?;
-    let mut response = transfer::download(&app, &patience, reader).into_response();
+    let (info, reader) = link.read_file(path, offset, length).await?;
+    let mut response = transfer::download(app, patience, reader).into_response();
     let kind = mime_guess::from_path(&info.path).first_raw();
     let there = info.size.saturating_sub(offset);
     let sent = length.map_or(there, |length| length.min(there));
