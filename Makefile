@@ -210,7 +210,7 @@ chaos: ## break gateways and sandboxes at random, and look for what is lost or l
 	@$(setup) --test -- $(MAKE) test-images agent run-chaos
 run-chaos: rounds ?= 200
 run-chaos:
-	@BELLJAR_TEST_DOCKER=1 BELLJAR_CHAOS_ROUNDS=$(rounds) timeout --verbose --kill-after=10 60m \
+	@BELLJAR_TEST_DOCKER=1 BELLJAR_CHAOS_ENGINE=1 BELLJAR_CHAOS_ROUNDS=$(rounds) timeout --verbose --kill-after=10 60m \
 		cargo test --test gateway -- --nocapture sealed::chaos
 
 # The page is embedded into the gateway, so web/dist is committed, and must be what web/ builds.

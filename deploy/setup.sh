@@ -202,16 +202,19 @@ runtime_args() {
     fi
 }
 
-# Adds our runtime to daemon.json and leaves every other key, and other arguments of it, alone.
-register_runtime() {
-    local old='{}' new
+# Adds our runtime to daemon.json, and that sandboxes outlive the engine's own restart (a swarm does not
+# have that). Leaves every other key, other arguments of the runtime and the owner's own word alone.
+configure_engine() {
+    local old='{}' live=true new
     if [[ -s $daemon_json ]]; then
         old=$(as_root cat "$daemon_json")
         jq -e 'type == "object"' <<<"$old" >/dev/null 2>&1 ||
             fail "$daemon_json is not a JSON object" "mend or remove that file, then run this again"
     fi
-    new=$(jq --arg path "$(command -v runsc)" --argjson args "$(runtime_args)" \
-        '.runtimes.runsc |= (.path = $path | .runtimeArgs = (.runtimeArgs // []) + ($args - (.runtimeArgs // [])))' <<<"$old")
+    ! as_root test -e /var/lib/docker/swarm/docker-state.json || live=false
+    new=$(jq --arg path "$(command -v runsc)" --argjson args "$(runtime_args)" --argjson live $live \
+        '.runtimes.runsc |= (.path = $path | .runtimeArgs = (.runtimeArgs // []) + ($args - (.runtimeArgs // [])))
+            | if $live and (has("live-restore") | not) then ."live-restore" = true else . end' <<<"$old")
     [[ $(jq -S . <<<"$new") != "$(jq -S . <<<"$old")" ]] || return 0
     say registering "runsc in $daemon_json"
     as_root install -d -m 755 /etc/docker
@@ -226,9 +229,13 @@ engine() {
 
 engine_answers() { [[ -S $socket ]] && engine version >/dev/null 2>&1; }
 
-engine_knows_runtime() {
-    engine info --format '{{json .Runtimes}}' 2>/dev/null |
-        jq -e --argjson args "$(runtime_args)" '$args - (.runsc.runtimeArgs // []) == []' >/dev/null 2>&1
+# Whether it has taken up what daemon.json says.
+engine_is_configured() {
+    local live
+    live=$(as_root jq '."live-restore" // false' "$daemon_json")
+    engine info --format '{{json .}}' 2>/dev/null |
+        jq -e --argjson args "$(runtime_args)" --argjson live "$live" \
+            '$args - (.Runtimes.runsc.runtimeArgs // []) == [] and .LiveRestoreEnabled == $live' >/dev/null 2>&1
 }
 
 within() { # seconds, command: true as soon as the command is
@@ -258,11 +265,11 @@ start_engine() {
         fi
         within 60 engine_answers || engine_failed "the Docker engine does not start"
     fi
-    if ! engine_knows_runtime; then
+    if ! engine_is_configured; then
         say reloading "Docker engine"
         # Not `systemctl reload`: the unit's needs /bin/kill, which a minimal system does not have.
         as_root sh -c "kill -HUP $(</var/run/docker.pid)"
-        within 15 engine_knows_runtime || engine_failed "the Docker engine does not take up the runtime runsc"
+        within 15 engine_is_configured || engine_failed "the Docker engine does not take up $daemon_json"
     fi
     say ok "Docker engine $(engine version --format '{{.Server.Version}}'), runtime runsc"
 }
@@ -309,6 +316,11 @@ install_test_tools() {
         apt_install "${packages[@]}" || fail "the test tools did not install" "apt-get install ${packages[*]}"
     fi
 
+    # Clocks that jump, for the test of random faults.
+    if [[ -z $(compgen -G '/usr/lib/*/faketime/libfaketime.so.1') ]]; then
+        say installing "libfaketime"
+        apt_install libfaketime || fail "the test tools did not install" "apt-get install libfaketime"
+    fi
     # The machine of deploy/test-systemd.sh.
     if ! has systemd-nspawn || ! has mmdebstrap; then
         say installing "systemd-container and mmdebstrap"
@@ -390,7 +402,7 @@ install_tools
 install_rust
 install_engine
 install_gvisor
-register_runtime
+configure_engine
 start_engine
 install_base_maker
 allow_user

@@ -2,9 +2,13 @@
 //! left.
 //!
 //! A few rounds in every run of the tests; `make chaos` does 200. `BELLJAR_CHAOS_ROUNDS` and
-//! `BELLJAR_CHAOS_SEED` say how many, and repeat a run.
+//! `BELLJAR_CHAOS_SEED` say how many, and repeat a run. `BELLJAR_CHAOS_ENGINE=1` restarts the engine
+//! too, which other tests beside it would not like.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,18 +18,28 @@ use tokio::time::sleep;
 
 use super::counting::Counting;
 use super::serve::Served;
-use super::{docker, place, say};
+use super::{Namespace, config, docker, place, say};
 use crate::harness::PATIENCE;
 
 /// Visitors at once, which is all that one address may have.
 const VISITORS: usize = 3;
 
-const SETTINGS: [(&str, &str); 4] = [
+/// How far the gateway's clock jumps, seconds to either side. Far from a session's last hour, which
+/// would be over.
+const JUMP: usize = 600;
+
+/// How long the gateway may not know that its clock has jumped.
+const CLOCK_CACHED: Duration = Duration::from_secs(1);
+
+const SETTINGS: [(&str, &str); 6] = [
     ("BELLJAR_LIMITS__SESSIONS_PER_HOUR", "100000"),
     ("BELLJAR_LIMITS__CONCURRENT_SESSIONS", "3"),
     // Long enough to come back on a busy machine, short enough to see who did not.
     ("BELLJAR_LIMITS__DETACH_TIMEOUT", "20s"),
     ("BELLJAR_TEMPLATES__BASE__POOL", "1"),
+    // Whoever is not struck for a while still lives, and types nothing.
+    ("BELLJAR_LIMITS__IDLE_TIMEOUT", "2h"),
+    ("BELLJAR_LIMITS__MAX_DURATION", "3h"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,9 +62,13 @@ enum Fault {
     Exited,
     /// The pool's sandbox dies.
     SpareKilled,
+    /// The host's clock is set, forward or back.
+    ClockJumped,
+    /// The engine is restarted under everybody.
+    EngineRestarted,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 11] = [
     Fault::GatewayKilled,
     Fault::GatewayReplaced,
     Fault::BothKilled,
@@ -60,7 +78,93 @@ const FAULTS: [Fault; 9] = [
     Fault::Closed,
     Fault::Exited,
     Fault::SpareKilled,
+    Fault::ClockJumped,
+    Fault::EngineRestarted,
 ];
+
+/// Those that this run may cause.
+fn faults() -> Vec<Fault> {
+    let mut faults = FAULTS.to_vec();
+    if faked_clock().is_none() {
+        say!("chaos: without jumps of the clock, for libfaketime is not installed");
+        faults.retain(|fault| *fault != Fault::ClockJumped);
+    }
+    if setting("BELLJAR_CHAOS_ENGINE", 0) == 0 {
+        faults.retain(|fault| *fault != Fault::EngineRestarted);
+    }
+    faults
+}
+
+/// The library that tells a process another time than the host's.
+fn faked_clock() -> Option<PathBuf> {
+    let directories = fs::read_dir("/usr/lib").ok()?.flatten();
+    let mut libraries = directories.map(|dir| dir.path().join("faketime/libfaketime.so.1"));
+    libraries.find(|library| library.exists())
+}
+
+/// The file that says by how much the gateways' clock is wrong.
+fn clock(namespace: &Namespace) -> PathBuf {
+    let run_dir = namespace.sockets.parent().expect("it has one");
+    run_dir.join(format!("{}.clock", namespace.name))
+}
+
+fn set_clock(clock: &Path, seconds: i64) {
+    // In one step, or a gateway would read half of it.
+    let new = clock.with_extension("new");
+    fs::write(&new, format!("{seconds:+}s\n")).expect("there is room");
+    fs::rename(new, clock).expect("there is room");
+}
+
+async fn serve(namespace: Namespace) -> Served {
+    let mut settings = SETTINGS
+        .map(|(name, value)| (name, value.to_owned()))
+        .to_vec();
+    if let Some(library) = faked_clock() {
+        let text = |path: PathBuf| path.to_str().expect("text").to_owned();
+        settings.extend([
+            ("LD_PRELOAD", text(library)),
+            ("FAKETIME_TIMESTAMP_FILE", text(clock(&namespace))),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            (
+                "FAKETIME_CACHE_DURATION",
+                CLOCK_CACHED.as_secs().to_string(),
+            ),
+        ]);
+    }
+    let settings: Vec<_> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    Served::start_in(namespace, &settings).await
+}
+
+/// Stop the engine and start it as it was started, whoever did so.
+async fn restart_engine() {
+    if Path::new("/run/systemd/system").exists() {
+        let restarted = Command::new("systemctl")
+            .args(["restart", "docker"])
+            .status();
+        assert!(restarted.is_ok_and(|status| status.success()));
+    } else {
+        let pid = fs::read_to_string("/var/run/docker.pid").expect("it runs");
+        let proc = Path::new("/proc").join(pid.trim());
+        let command = fs::read_to_string(proc.join("cmdline")).expect("it runs");
+        let command: Vec<&str> = command.split_terminator('\0').collect();
+        let killed = Command::new("kill").arg(pid.trim()).status();
+        assert!(killed.is_ok_and(|status| status.success()));
+        let begun = Instant::now();
+        while proc.exists() {
+            assert!(begun.elapsed() < PATIENCE, "the engine does not end");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let mut engine = Command::new("setsid");
+        engine.arg("--fork").args(command).stdin(Stdio::null());
+        engine.stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(engine.status().is_ok_and(|status| status.success()));
+    }
+    let begun = Instant::now();
+    while docker(&["version"]).is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the engine does not come back");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
 
 /// xorshift64*: a run can be repeated by its seed.
 struct Dice(u64);
@@ -96,7 +200,7 @@ fn sandbox(gateway: &Served, session: &str) -> String {
     let notes = gateway.namespace.socket_directories();
     let of_session = notes
         .iter()
-        .find(|path| std::fs::read_to_string(path).is_ok_and(|note| note.contains(session)));
+        .find(|path| fs::read_to_string(path).is_ok_and(|note| note.contains(session)));
     let id = of_session.and_then(|path| path.file_stem()?.to_str());
     format!("{}-{}", gateway.namespace.name, id.expect("it has a note"))
 }
@@ -110,7 +214,9 @@ struct World {
 
 impl World {
     async fn begin() -> Self {
-        let gateway = Served::start(&SETTINGS).await;
+        let namespace = Namespace::of(&config());
+        set_clock(&clock(&namespace), 0);
+        let gateway = serve(namespace).await;
         let mut visitors = Vec::new();
         for _ in 0..VISITORS {
             visitors.push(Counting::begin(&gateway).await);
@@ -122,7 +228,8 @@ impl World {
         }
     }
 
-    async fn strike(mut self, fault: Fault, chosen: usize) -> Self {
+    async fn strike(mut self, fault: Fault, dice: &mut Dice) -> Self {
+        let chosen = dice.throw(VISITORS);
         match fault {
             Fault::GatewayKilled | Fault::GatewayReplaced | Fault::BothKilled => {
                 return self.restart(fault, chosen).await;
@@ -137,6 +244,21 @@ impl World {
                 if let Some(spare) = spare(&self.gateway).await {
                     // The reaper may be quicker.
                     let _ = docker(&["kill", &spare]);
+                }
+            }
+            Fault::ClockJumped => {
+                let seconds = i64::try_from(dice.throw(2 * JUMP + 1)).expect("small");
+                let jump = seconds - i64::try_from(JUMP).expect("small");
+                set_clock(&clock(&self.gateway.namespace), jump);
+                sleep(CLOCK_CACHED + Duration::from_millis(200)).await;
+            }
+            Fault::EngineRestarted => {
+                restart_engine().await;
+                // Visitors do not wait for that; newcomers do.
+                let begun = Instant::now();
+                while !self.gateway.health().await.starts_with("HTTP/1.1 200") {
+                    assert!(begun.elapsed() < PATIENCE, "the engine is not noticed");
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
             Fault::SandboxKilled | Fault::SandboxRemoved | Fault::Closed | Fault::Exited => {
@@ -195,7 +317,7 @@ impl World {
             docker(&["kill", &victim]).expect("it is killed");
             self.visitors.swap_remove(chosen)
         });
-        self.gateway = Served::start_in(namespace, &SETTINGS).await;
+        self.gateway = serve(namespace).await;
         for visitor in &mut self.visitors {
             while visitor.line().await {}
             visitor.resume(&self.gateway).await;
@@ -247,28 +369,31 @@ impl World {
             sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(self.panics + gateway.panics.load(Ordering::Relaxed), 0);
+        let clock = clock(&gateway.namespace);
         gateway.stop().await;
+        fs::remove_file(clock).expect("it is there");
     }
 }
 
 #[tokio::test]
 async fn random_faults_lose_and_leave_nothing() {
     let Some(_place) = place().await else { return };
-    let rounds = setting("BELLJAR_CHAOS_ROUNDS", 9);
+    let rounds = setting("BELLJAR_CHAOS_ROUNDS", 10);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seed = setting("BELLJAR_CHAOS_SEED", now.expect("after 1970").as_secs());
     let mut dice = Dice(seed | 1);
     say!("chaos: {rounds} rounds, BELLJAR_CHAOS_SEED={seed}");
+    let faults = faults();
     let mut happened: BTreeMap<Fault, u32> = BTreeMap::new();
     let mut world = World::begin().await;
     for round in 0..rounds {
         // Every fault in a short run too.
         let fault = match usize::try_from(round) {
-            Ok(round) if round < FAULTS.len() => FAULTS[round],
-            _ => FAULTS[dice.throw(FAULTS.len())],
+            Ok(round) if round < faults.len() => faults[round],
+            _ => faults[dice.throw(faults.len())],
         };
         *happened.entry(fault).or_default() += 1;
-        world = world.strike(fault, dice.throw(VISITORS)).await;
+        world = world.strike(fault, &mut dice).await;
         world.everyone_counts(fault).await;
         if (round + 1) % 20 == 0 {
             say!("chaos: {} rounds done", round + 1);

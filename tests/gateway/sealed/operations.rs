@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use belljar::config::{Config, Template};
 use belljar::sandbox::docker::DockerLauncher;
-use belljar::sandbox::{Launcher, SandboxId, SandboxSpec};
+use belljar::sandbox::{LaunchError, Launcher, SandboxId, SandboxSpec};
 use belljar_link::client::process::ProcessEvent;
 use belljar_link::client::{Link, LinkError};
 use belljar_link::message::files::{WatchEvent, WriteOptions};
@@ -52,7 +52,15 @@ impl Sandbox {
     }
 
     async fn remove(self) {
-        self.launcher.remove(&self.id).await.expect("it is removed");
+        let mut removed = self.launcher.remove(&self.id).await;
+        // An engine that is busy may not be done in time; it is asked again, as the reaper does.
+        for _ in 0..3 {
+            if !matches!(removed, Err(LaunchError::Deadline(_))) {
+                break;
+            }
+            removed = self.launcher.remove(&self.id).await;
+        }
+        removed.expect("it is removed");
         self.namespace.assert_empty().await;
     }
 
