@@ -389,7 +389,8 @@ impl Sandboxes {
     /// Take up the link to the agent of a sandbox that an earlier gateway left.
     pub async fn relink(&self, slot: Slot) -> Result<Sandbox, LaunchError> {
         let io = self.launcher.relink(slot.id()).await?;
-        let link = hello(io).await?;
+        let door = self.launcher.door(slot.id());
+        let link = hello(io).await?.with_door(door);
         if link.welcome().sandbox != slot.id().as_str() {
             return Err(LaunchError::NoLink("another agent answered".into()));
         }
@@ -440,7 +441,8 @@ const GATEWAY: &str = concat!("belljar ", env!("CARGO_PKG_VERSION"));
 /// Start a sandbox and say hello to its agent.
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
-    Ok(hello(io).await?)
+    let door = launcher.door(&spec.id);
+    Ok(hello(io).await?.with_door(door))
 }
 
 async fn hello(io: Box<dyn Transport>) -> Result<Link, LinkError> {

@@ -7,16 +7,17 @@ mod process;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use belljar_link::frame::{Frame, FrameError};
 use belljar_link::message::files::Page;
 use belljar_link::message::{
-    Alive, Attach, Attached, ControlCommand, Done, InputReady, MAX_TERMINALS, OpenTerminal,
-    Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo, TerminalOpened,
-    UNSUPPORTED, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, Done, InputReady, MAX_DIALLED, MAX_TERMINALS,
+    OpenTerminal, Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo,
+    TerminalOpened, UNSUPPORTED, VERSION, Welcome, code,
 };
 use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
 use futures::{SinkExt, StreamExt};
@@ -33,7 +34,7 @@ use crate::poller::Poller;
 use crate::process::Processes;
 use crate::reaper::Reaper;
 use crate::terminal::Terminal;
-use crate::{Event, port, stats, tasks, wire};
+use crate::{Event, dial, port, stats, tasks, wire};
 
 /// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
 const CHUNK: usize = 32 * 1024;
@@ -56,6 +57,10 @@ pub(crate) struct Agent {
     hands: Arc<Hands>,
     processes: Arc<Processes>,
     files: Files,
+    /// Where to dial again for streams of their own; `None` over standard input and output.
+    gateway: Option<PathBuf>,
+    /// Connections that were dialled for them and live.
+    dialled: AtomicUsize,
     started: Instant,
     terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
     next_terminal: AtomicU32,
@@ -66,6 +71,7 @@ impl Agent {
     pub(crate) fn new(
         sandbox: String,
         life: Life,
+        gateway: Option<PathBuf>,
         events: mpsc::SyncSender<Event>,
     ) -> io::Result<Self> {
         let reaper = Arc::new(Reaper::default());
@@ -81,6 +87,8 @@ impl Agent {
             hands,
             processes: Arc::new(processes),
             files,
+            gateway,
+            dialled: AtomicUsize::new(0),
             started: Instant::now(),
             terminals: Mutex::default(),
             next_terminal: AtomicU32::new(1),
@@ -175,6 +183,10 @@ impl Agent {
                 let stats = self.hands.run(move || stats::stats(started)).await;
                 reply(&mut stream, Ok(stats)).await
             }
+            Request::Dial { key } => {
+                let dialled = self.dial(key);
+                reply(&mut stream, dialled).await
+            }
             // All others are about files, and whoever serves those knows which are not.
             request => self.files.serve(request, stream).await,
         }
@@ -204,6 +216,41 @@ impl Agent {
                 Ok(_) | Err(_) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Dial the gateway once more and serve one stream there, on a thread of its own: what a key passes
+    /// on its way is then only what concerns it.
+    fn dial(self: &Arc<Self>, key: String) -> Reply<Done> {
+        let Some(path) = self.gateway.clone() else {
+            return Err(Refusal::new(UNSUPPORTED, "this link was not dialled"));
+        };
+        if self.dialled.fetch_add(1, Ordering::Relaxed) >= MAX_DIALLED {
+            self.dialled.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("{MAX_DIALLED} connections are all that it dials");
+            return Err(Refusal::new(code::BUSY, message));
+        }
+        let agent = self.clone();
+        let started = tasks::thread("stream", move || {
+            // A gateway that does not let it in has another way.
+            let _ = agent.serve_own(&path, &key);
+            agent.dialled.fetch_sub(1, Ordering::Relaxed);
+        });
+        started.map(|()| Done {}).map_err(|error| {
+            self.dialled.fetch_sub(1, Ordering::Relaxed);
+            Refusal::new(code::BUSY, format!("no thread: {error}"))
+        })
+    }
+
+    fn serve_own(self: &Arc<Self>, gateway: &Path, key: &str) -> io::Result<()> {
+        let (input, output) = dial::dial(gateway)?;
+        rustix::io::write(&output, key.as_bytes())?;
+        wire::serve(&input, output, |wire| {
+            let agent = self.clone();
+            tasks::spawn(async move {
+                let _ = agent.stream(ByteStream::own(wire)).await;
+            });
+        });
         Ok(())
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn links(agent: &Arc<Agent>, socket: Option<PathBuf>) {
     }
 }
 
-fn dial(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+/// Connect to the gateway: what is read, and what is written.
+pub(crate) fn dial(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     let input = OwnedFd::from(UnixStream::connect(path)?);
     let output = input.try_clone()?;
     Ok((input, output))

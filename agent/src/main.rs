@@ -146,7 +146,12 @@ enum Event {
 fn run(arguments: Arguments) -> std::io::Result<&'static str> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     let life = Life::new(arguments.deadline, arguments.unlinked);
-    let agent = Arc::new(Agent::new(arguments.sandbox, life, events.clone())?);
+    let agent = Arc::new(Agent::new(
+        arguments.sandbox,
+        life,
+        arguments.socket.clone(),
+        events.clone(),
+    )?);
 
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
     let signalled = events.clone();

@@ -26,10 +26,14 @@ use crate::message::{
     TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
+use crate::socket::Door;
 
 /// How long a call may take. An agent answers in under a millisecond; one starved of CPU by its
 /// own sandbox may take seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to dial once more. It takes a millisecond; without it there is another way.
+const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Initial frame buffer. Small, because the gateway holds several for every session.
 const FRAME_BUFFER: usize = 1024;
@@ -74,6 +78,8 @@ impl From<std::io::Error> for LinkError {
 #[derive(Debug)]
 pub struct Link {
     mux: Mux,
+    /// For streams with connections of their own.
+    door: Option<Door>,
     control: tokio::sync::Mutex<FrameStream>,
     welcome: Welcome,
     driver: tokio::task::AbortHandle,
@@ -110,10 +116,19 @@ impl Link {
         }
         Ok(Self {
             mux,
+            door: None,
             control: tokio::sync::Mutex::new(control),
             welcome,
             driver,
         })
+    }
+
+    /// Let the agent dial connections of their own for the streams of terminals' controllers. A stream
+    /// on a connection of its own costs a keystroke less than one among others does.
+    #[must_use]
+    pub fn with_door(mut self, door: Option<Door>) -> Self {
+        self.door = door;
+        self
     }
 
     /// What the agent said of itself when the link was taken up.
@@ -157,12 +172,33 @@ impl Link {
         &self,
         attach: Attach,
     ) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
-        self::attach(&self.mux, &Request::Attach(attach)).await
+        // A watcher is in no hurry.
+        let stream = match attach.window {
+            Some(_) => self.own_stream().await?,
+            None => stream(&self.mux).await?,
+        };
+        self::attach(stream, &Request::Attach(attach)).await
     }
 
     /// Open a terminal's input.
     pub async fn input(&self, terminal: u32) -> Result<TerminalInput, LinkError> {
-        input(&self.mux, terminal).await
+        input(self.own_stream().await?, terminal).await
+    }
+
+    /// A stream with a connection of its own, or one among others where that cannot be had: over
+    /// another route, from an older agent, or from one that has dialled as many as it may.
+    async fn own_stream(&self) -> Result<ByteStream, LinkError> {
+        if let Some(door) = &self.door {
+            let ask = async |key| {
+                call::<Done>(&self.mux, &Request::Dial { key }).await?;
+                Ok(())
+            };
+            let dialled = door.expect::<LinkError>(ask);
+            if let Ok(Ok(connection)) = timeout(DIAL_DEADLINE, dialled).await {
+                return Ok(ByteStream::own(connection));
+            }
+        }
+        stream(&self.mux).await
     }
 
     /// A handle to a terminal, for those who watch it.
@@ -227,26 +263,29 @@ impl TerminalHandle {
             window: None,
             hold_ms: 0,
         });
-        attach(&self.mux, &request).await
+        attach(stream(&self.mux).await?, &request).await
     }
 
     /// Open the terminal's input.
     pub async fn input(&self) -> Result<TerminalInput, LinkError> {
-        input(&self.mux, self.terminal).await
+        input(stream(&self.mux).await?, self.terminal).await
     }
 }
 
 async fn attach(
-    mux: &Mux,
+    stream: ByteStream,
     request: &Request,
 ) -> Result<(Attached, TerminalOutput, TerminalControl), LinkError> {
-    let (attached, stream) = call::<Attached>(mux, request).await?;
+    let answered = answered::<Attached>(begin(stream, request));
+    let (attached, stream) = deadline(CALL_DEADLINE, answered).await?;
     let (sink, stream) = stream.split();
     Ok((attached, TerminalOutput(stream), TerminalControl(sink)))
 }
 
-async fn input(mux: &Mux, terminal: u32) -> Result<TerminalInput, LinkError> {
-    let (_, stream) = call::<InputReady>(mux, &Request::Input { terminal }).await?;
+async fn input(stream: ByteStream, terminal: u32) -> Result<TerminalInput, LinkError> {
+    let request = Request::Input { terminal };
+    let answered = answered::<InputReady>(begin(stream, &request));
+    let (_, stream) = deadline(CALL_DEADLINE, answered).await?;
     // Nothing follows the reply on this stream, so the frame buffer is empty.
     Ok(TerminalInput(stream.into_inner()))
 }
@@ -265,13 +304,17 @@ async fn call_within<T: DeserializeOwned>(
     request: &Request,
     within: Duration,
 ) -> Result<(T, FrameStream), LinkError> {
-    let exchange = async {
-        let mut stream = open(mux, request).await?;
-        let reply = stream.next().await.ok_or(LinkError::Closed)??;
-        let reply = reply.parse::<Reply<T>>()??;
-        Ok((reply, stream))
-    };
-    deadline(within, exchange).await
+    deadline(within, answered(open(mux, request))).await
+}
+
+/// Read the reply to a request; the stream goes on.
+async fn answered<T: DeserializeOwned>(
+    request: impl Future<Output = Result<FrameStream, LinkError>>,
+) -> Result<(T, FrameStream), LinkError> {
+    let mut stream = request.await?;
+    let reply = stream.next().await.ok_or(LinkError::Closed)??;
+    let reply = reply.parse::<Reply<T>>()??;
+    Ok((reply, stream))
 }
 
 /// Send a request that is answered in parts; returns at most `most` of what they hold, and whether
@@ -299,15 +342,23 @@ async fn call_pages<T: DeserializeOwned>(
     deadline(files::FILE_DEADLINE, exchange).await
 }
 
-/// Open a stream and send the request.
-async fn open(mux: &Mux, request: &Request) -> Result<FrameStream, LinkError> {
-    let Some(stream) = mux.open().await else {
-        return Err(if mux.is_closed() {
+/// A stream on the link, among others.
+async fn stream(mux: &Mux) -> Result<ByteStream, LinkError> {
+    mux.open().await.ok_or_else(|| {
+        if mux.is_closed() {
             LinkError::Closed
         } else {
             LinkError::Busy
-        });
-    };
+        }
+    })
+}
+
+/// Open a stream and send the request.
+async fn open(mux: &Mux, request: &Request) -> Result<FrameStream, LinkError> {
+    begin(stream(mux).await?, request).await
+}
+
+async fn begin(stream: ByteStream, request: &Request) -> Result<FrameStream, LinkError> {
     let mut stream = mux::framed(stream, FRAME_BUFFER);
     stream.send(Frame::message(request)?).await?;
     Ok(stream)

@@ -34,9 +34,17 @@ pub const MIN_WINDOW: u32 = 4 * 1024;
 pub const MAX_TERMINALS: usize = 16;
 
 /// Room for the agent's own threads in the limit on the sandbox's processes: six, two for each
-/// terminal, and ten that do what blocks in the file system. The agent lowers the limit by this for the programs it starts, so that one of them that
-/// forks without end leaves the agent able to act.
-pub const AGENT_THREADS: u32 = 48;
+/// terminal, ten that do what blocks in the file system, and [`MAX_DIALLED`]. The agent lowers the
+/// limit by this for the programs it starts, so that one of them that forks without end leaves the
+/// agent able to act.
+pub const AGENT_THREADS: u32 = 56;
+
+/// Connections of their own that an agent dials for streams at once ([`Request::Dial`]): two for its
+/// terminal's viewer, as many for the next who takes over, and a second terminal's. Each has a thread.
+pub const MAX_DIALLED: usize = 8;
+
+/// Length of a key that tells such a connection from what else may dial, bytes.
+pub const KEY_BYTES: usize = 32;
 
 /// [`Refusal::code`] for an operation this agent does not know.
 pub const UNSUPPORTED: &str = "unsupported";
@@ -206,6 +214,13 @@ pub enum Request {
     },
     /// Answered by [`port::SandboxStats`].
     Stats,
+    /// Dial the gateway once more, say this key, and serve one stream on that connection, which then
+    /// is the stream's alone. Answered by [`Done`] before that has succeeded; refused over a link that
+    /// was not dialled.
+    Dial {
+        /// [`KEY_BYTES`] bytes of text by which the gateway knows the connection.
+        key: String,
+    },
 }
 
 /// It is done, or may begin.

@@ -3,10 +3,10 @@
 //! [`connect`] wraps a byte stream and returns a [`Mux`] that opens streams and a future that drives
 //! the connection. The future must be spawned; when it ends, every stream ends.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::{fmt, io};
 
 use bytes::BytesMut;
 use futures::future::poll_fn;
@@ -35,11 +35,45 @@ const MAX_ACCEPTED: usize = 4 * MAX_STREAMS;
 const SPLIT_SEND: usize = 64 * 1024;
 
 /// One stream as bytes.
-#[derive(Debug)]
 pub struct ByteStream {
-    stream: Compat<yamux::Stream>,
+    carrier: Carrier,
     /// Its place among those that were opened here.
     _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What carries a stream.
+enum Carrier {
+    /// The link, with others.
+    Link(Compat<yamux::Stream>),
+    /// A connection of its own.
+    Own(Box<dyn Connection>),
+}
+
+trait Connection: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connection for T {}
+
+impl ByteStream {
+    /// A stream that has this connection for itself.
+    pub fn own(connection: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static) -> Self {
+        Self {
+            carrier: Carrier::Own(Box::new(connection)),
+            _place: None,
+        }
+    }
+
+    fn link(stream: yamux::Stream, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            carrier: Carrier::Link(stream.compat()),
+            _place: place,
+        }
+    }
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream").finish_non_exhaustive()
+    }
 }
 
 impl AsyncRead for ByteStream {
@@ -48,7 +82,10 @@ impl AsyncRead for ByteStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match &mut self.carrier {
+            Carrier::Link(stream) => Pin::new(stream).poll_read(cx, buf),
+            Carrier::Own(connection) => Pin::new(connection).poll_read(cx, buf),
+        }
     }
 }
 
@@ -58,15 +95,24 @@ impl AsyncWrite for ByteStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        match &mut self.carrier {
+            Carrier::Link(stream) => Pin::new(stream).poll_write(cx, buf),
+            Carrier::Own(connection) => Pin::new(connection).poll_write(cx, buf),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.carrier {
+            Carrier::Link(stream) => Pin::new(stream).poll_flush(cx),
+            Carrier::Own(connection) => Pin::new(connection).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.carrier {
+            Carrier::Link(stream) => Pin::new(stream).poll_shutdown(cx),
+            Carrier::Own(connection) => Pin::new(connection).poll_shutdown(cx),
+        }
     }
 }
 
@@ -120,10 +166,7 @@ impl Mux {
         let place = self.places.clone().try_acquire_owned().ok()?;
         let (reply, stream) = oneshot::channel();
         self.requests.send(reply).await.ok()?;
-        Some(ByteStream {
-            stream: stream.await.ok()?.compat(),
-            _place: Some(place),
-        })
+        Some(ByteStream::link(stream.await.ok()?, Some(place)))
     }
 
     /// Resolves when the connection has ended.
@@ -190,11 +233,7 @@ where
                 }
                 match connection.poll_next_inbound(cx) {
                     Poll::Ready(Some(Ok(stream))) => {
-                        let stream = ByteStream {
-                            stream: stream.compat(),
-                            _place: None,
-                        };
-                        if !on_stream(stream) {
+                        if !on_stream(ByteStream::link(stream, None)) {
                             return Poll::Ready(Err(yamux::ConnectionError::Closed));
                         }
                     }

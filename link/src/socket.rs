@@ -11,9 +11,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::future::try_join;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::message::KEY_BYTES;
 
 /// Writes up to this size, bytes, find room in a socket unless it is being flooded.
 const SMALL: usize = 4 * 1024;
@@ -91,10 +98,58 @@ impl AsyncWrite for QuietSocket {
     }
 }
 
+/// Where an agent that has dialled its link may dial again, for single streams.
+///
+/// Whatever runs in a sandbox may dial there, so only a connection that begins with the key at hand
+/// is let in, and nothing is accepted while none is expected.
+#[derive(Debug)]
+pub struct Door {
+    /// Locked while somebody is expected: one at a time.
+    listener: Mutex<UnixListener>,
+    /// Makes a key of [`KEY_BYTES`] bytes that nobody can guess.
+    key: fn() -> String,
+}
+
+/// How long one connection may take to say its key.
+const KEY_DEADLINE: Duration = Duration::from_millis(200);
+
+impl Door {
+    /// `key` makes a text of [`KEY_BYTES`] bytes that nobody can guess.
+    pub fn new(listener: UnixListener, key: fn() -> String) -> Self {
+        Self {
+            listener: Mutex::new(listener),
+            key,
+        }
+    }
+
+    /// Expect a connection, and have it dialled by `ask`, which is given the key.
+    pub(crate) async fn expect<E: From<io::Error>>(
+        &self,
+        ask: impl AsyncFnOnce(String) -> Result<(), E>,
+    ) -> Result<QuietSocket, E> {
+        let listener = self.listener.lock().await;
+        let key = (self.key)();
+        let expected = key.clone();
+        let enter = async {
+            loop {
+                let (mut socket, _) = listener.accept().await?;
+                let mut said = [0; KEY_BYTES];
+                let heard = timeout(KEY_DEADLINE, socket.read_exact(&mut said)).await;
+                // Each key is for one moment, so how long a comparison takes tells nobody anything.
+                if matches!(heard, Ok(Ok(_))) && said == expected.as_bytes() {
+                    return Ok(QuietSocket::new(socket.into_std()?)?);
+                }
+            }
+        };
+        let (socket, ()) = try_join(enter, ask(key)).await?;
+        Ok(socket)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
     async fn carries_more_than_its_buffers_hold_both_ways() {
@@ -122,5 +177,36 @@ mod tests {
             assert_eq!(b.read(&mut received).await.unwrap(), 0, "the end");
         };
         tokio::join!(write, read);
+    }
+
+    #[tokio::test]
+    async fn only_who_knows_the_key_is_let_in() {
+        let path = std::env::temp_dir().join(format!("belljar-door-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let door = Door::new(listener, || "0123456789abcdef0123456789abcdef".into());
+        let dial = || tokio::net::UnixStream::connect(&path);
+        // One that says nothing, one that goes, one that guesses; then the one that was asked.
+        let _silent = dial().await.unwrap();
+        drop(dial().await.unwrap());
+        let mut guess = dial().await.unwrap();
+        guess.write_all(&[b'0'; KEY_BYTES]).await.unwrap();
+        let mut asked = dial().await.unwrap();
+        let ask = async |key: String| {
+            asked.write_all(key.as_bytes()).await?;
+            asked.write_all(b"hello").await
+        };
+        let mut entered = door.expect::<io::Error>(ask).await.unwrap();
+        let mut said = [0; 5];
+        entered.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello");
+        assert_eq!(guess.read(&mut said).await.unwrap(), 0, "it is shown out");
+        // Nobody is waited for whom nobody has asked.
+        let refused = door.expect::<io::Error>(async |_| Err(io::ErrorKind::Unsupported.into()));
+        assert_eq!(
+            refused.await.unwrap_err().kind(),
+            io::ErrorKind::Unsupported
+        );
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -5,13 +5,13 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use belljar_link::message::AGENT_THREADS;
-use belljar_link::socket::QuietSocket;
+use belljar_link::message::{AGENT_THREADS, KEY_BYTES};
+use belljar_link::socket::{Door, QuietSocket};
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
@@ -32,6 +32,7 @@ use super::launcher::Transport;
 use super::notes::Notes;
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
 use crate::config::{self, Config, Template};
+use crate::secret::random_hex;
 
 mod build;
 
@@ -88,6 +89,8 @@ pub struct DockerLauncher {
     version: OnceLock<ClientVersion>,
     /// A [`Route`]; 0 while unknown.
     route: AtomicU8,
+    /// Where agents that have just dialled may dial again, until their links take that over.
+    doors: Mutex<HashMap<SandboxId, Door>>,
 }
 
 impl DockerLauncher {
@@ -101,6 +104,7 @@ impl DockerLauncher {
             sockets,
             version: OnceLock::new(),
             route: AtomicU8::new(0),
+            doors: Mutex::default(),
         }
     }
 
@@ -380,10 +384,35 @@ impl DockerLauncher {
             .wait_container(&name, None::<WaitContainerOptions>)
             .boxed();
         tokio::select! {
-            dialled = dialled(listener).instrument(info_span!("dial")) => dialled,
+            dialled = self.dialled(&spec.id, listener).instrument(info_span!("dial")) => dialled,
             // An error of the wait itself says nothing; the call decides.
             Some(status) = died.next() => Err(self.died_early(spec, status).await),
         }
+    }
+
+    /// The agent's call.
+    async fn dialled(
+        &self,
+        id: &SandboxId,
+        listener: UnixListener,
+    ) -> Result<QuietSocket, LaunchError> {
+        let accept = async {
+            let (socket, _) = listener.accept().await?;
+            QuietSocket::new(socket.into_std()?)
+        };
+        let accepted = timeout(DIAL_DEADLINE, accept).await.map_err(|_| {
+            let seconds = DIAL_DEADLINE.as_secs();
+            LaunchError::NoLink(format!("no call within {seconds} s"))
+        })?;
+        let socket = accepted.map_err(|cause| LaunchError::NoLink(cause.to_string()))?;
+        let door = Door::new(listener, random_hex::<{ KEY_BYTES / 2 }>);
+        self.doors().insert(id.clone(), door);
+        Ok(socket)
+    }
+
+    fn doors(&self) -> MutexGuard<'_, HashMap<SandboxId, Door>> {
+        // No code that could panic runs under the lock.
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An agent that could not start, or ended before it called.
@@ -510,10 +539,15 @@ impl Launcher for DockerLauncher {
             doing: format!("making the socket in {} anew", dir.display()),
             cause,
         })?;
-        let socket = dialled(listener).instrument(info_span!("dial")).await?;
+        let dialled = self.dialled(id, listener);
+        let socket = dialled.instrument(info_span!("dial")).await?;
         // As good a proof of this route as a start.
         self.route.store(Route::Socket as u8, Ordering::Relaxed);
         Ok(Box::new(socket))
+    }
+
+    fn door(&self, id: &SandboxId) -> Option<Door> {
+        self.doors().remove(id)
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError> {
@@ -543,6 +577,7 @@ impl Launcher for DockerLauncher {
         // First, so that nobody takes back what is being removed. A note that stays is no reason for
         // the sandbox to stay, too.
         let note = self.notes.remove(id);
+        self.doors().remove(id);
         let engine = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -620,22 +655,6 @@ fn listen(dir: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     Ok(listener)
-}
-
-/// The agent's call. It is the only one: the listener is gone afterwards.
-async fn dialled(listener: UnixListener) -> Result<QuietSocket, LaunchError> {
-    let accept = async {
-        let (socket, _) = listener.accept().await?;
-        QuietSocket::new(socket.into_std()?)
-    };
-    match timeout(DIAL_DEADLINE, accept).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(cause)) => Err(LaunchError::NoLink(cause.to_string())),
-        Err(_) => {
-            let seconds = DIAL_DEADLINE.as_secs();
-            Err(LaunchError::NoLink(format!("no call within {seconds} s")))
-        }
-    }
 }
 
 /// An error and its causes in one line: the engine's client says what happened only in the last.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use belljar_link::client::LinkError;
+use belljar_link::socket::Door;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxId;
@@ -79,6 +80,11 @@ pub trait Launcher: Send + Sync + 'static {
     /// The stream to the agent of a sandbox that an earlier gateway left.
     async fn relink(&self, _: &SandboxId) -> Result<Box<dyn Transport>, LaunchError> {
         Err(LaunchError::NoLink("it ended with its gateway".into()))
+    }
+
+    /// Where the agent of a sandbox whose link has just been taken up may dial again.
+    fn door(&self, _: &SandboxId) -> Option<Door> {
+        None
     }
 
     /// Every sandbox of this gateway's namespace, dead ones included.
