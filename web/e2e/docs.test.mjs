@@ -2,12 +2,15 @@
 // e2e/screenshots/.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
 import { startGateway } from './gateway.mjs';
+import { keysFile, newKey } from './keys.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
 const SPEC = JSON.parse(readFileSync(new URL('../../docs/openapi.json', import.meta.url), 'utf8'));
@@ -17,16 +20,21 @@ const TIME = { timeout: 120_000 };
 describe('the API, to read', () => {
   let gateway;
   let browser;
+  let directory;
+  let key;
 
   before(async () => {
     mkdirSync(SCREENSHOTS, { recursive: true });
-    gateway = await startGateway({ TEMPLATES__BASE__POOL: '0' });
+    directory = mkdtempSync(join(tmpdir(), 'belljar-e2e-docs-'));
+    key = newKey(directory, 'sandboxes');
+    gateway = await startGateway({ TEMPLATES__BASE__POOL: '0', API__KEYS_FILE: keysFile(directory) });
     browser = await launch();
   }, TIME);
 
   after(async () => {
     await browser?.close();
     await gateway?.stop();
+    rmSync(directory, { recursive: true });
   });
 
   /** A reader before whom everything is drawn. */
@@ -133,9 +141,10 @@ describe('the API, to read', () => {
     await reader.page.getByRole('button', { name: 'Copy: List templates' }).click();
     await reader.page.getByText('Copied', { exact: true }).waitFor();
     const text = await reader.page.evaluate(() => navigator.clipboard.readText());
-    const insecure = gateway.caddy === null ? text : text.replace('curl', 'curl --insecure');
-    const env = { PATH: process.env.PATH };
-    const answer = execFileSync('sh', ['-c', insecure.replace('curl', 'curl -sS')], { env }).toString();
+    const env = { PATH: process.env.PATH, BELLJAR_API_KEY: key };
+    // Caddy's own authority is believed by nobody else.
+    const curl = text.replace('curl', gateway.caddy === null ? 'curl -sS' : 'curl -sS --insecure');
+    const answer = execFileSync('sh', ['-c', curl], { env }).toString();
     assert.ok(
       JSON.parse(answer).some(({ name }) => name === 'base'),
       answer,
