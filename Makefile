@@ -252,3 +252,9 @@ test-scripts:
 test-systemd: build ## boot a bare Debian, install as documented, upgrade in mid-session, purge
 	$(call step,from a bare Debian to a terminal by HTTPS)
 	@timeout --verbose --kill-after=60 25m deploy/test-systemd.sh
+
+# Nor this: it needs `docker compose` or `docker-compose`, which nothing else here does.
+.PHONY: test-compose
+test-compose: build ## start deploy/compose on loopback: the page by HTTPS, a shell in gVisor, an upgrade in mid-session
+	$(call step,deploy/compose)
+	@timeout --verbose --kill-after=60 10m deploy/test-compose.sh

@@ -5,6 +5,7 @@
 //! watches its status, and uses the link by itself. An [`Order`] says what is wanted, a [`Caller`]
 //! who wants it.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Live};
 use crate::limit::{self, Permit, Starts};
 use crate::sandbox::{AtCapacity, EngineState, LaunchError, Leave, Sandboxes, Slot};
-use crate::store::Store;
+use crate::store::{Ends, Store};
 use crate::telemetry::Metrics;
 
 mod caller;
@@ -261,7 +262,6 @@ impl Fleet {
             sandboxes: self.sandboxes.clone(),
             config: self.config.clone(),
             metrics: self.metrics.clone(),
-            store: self.store.clone(),
             permit,
             first,
             kept: false,
@@ -276,7 +276,7 @@ impl Fleet {
     /// business.
     pub fn find(&self, id: &str, caller: &Caller) -> Option<Arc<Held>> {
         let held = self.store.find(id)?;
-        caller.sees(&held.owner).then_some(held)
+        (caller.sees(&held.owner) && !held.is_gone()).then_some(held)
     }
 
     /// All those that are there and this caller's business, the oldest first.
@@ -284,6 +284,15 @@ impl Fleet {
         let mut all = self.store.live();
         all.retain(|held| caller.sees(&held.owner));
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        all
+    }
+
+    /// All those that ended within the last ten minutes or so, whoever ended them, and are this caller's
+    /// business; the last to end first.
+    pub fn ended(&self, caller: &Caller) -> Vec<Arc<Held>> {
+        let mut all = self.store.all();
+        all.retain(|held| held.is_over() && caller.sees(&held.owner));
+        all.sort_by_cached_key(|held| (Reverse(held.status().ended_at), held.id.clone()));
         all
     }
 

@@ -51,10 +51,6 @@ impl<T: Ends> Store<T> {
             .insert(id.to_owned(), Entry { handle, ended });
     }
 
-    pub(crate) fn remove(&self, id: &str) {
-        self.entries().remove(id);
-    }
-
     pub(crate) fn find(&self, id: &str) -> Option<Arc<T>> {
         Some(self.entries().get(id)?.handle.clone())
     }
@@ -127,7 +123,6 @@ mod tests {
         assert_eq!((store.live().len(), store.all().len()), (1, 3));
         store.prune(begun + REMEMBERED + Duration::from_secs(60));
         assert_eq!(known(&store), ["c", "d"], "b ended ten minutes ago");
-        store.remove("c");
         store.prune(begun + REMEMBERED * 10);
         assert_eq!(known(&store), ["d"]);
     }

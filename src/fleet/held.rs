@@ -118,6 +118,8 @@ pub struct Status {
     pub state: State,
     /// When it ends.
     pub expires_at: SystemTime,
+    /// When it ended.
+    pub ended_at: Option<SystemTime>,
     /// While it runs.
     pub(super) link: Option<Arc<Link>>,
 }
@@ -219,6 +221,13 @@ impl Deref for Held {
 }
 
 impl Held {
+    /// Whether it is gone for programs: its owner has ended it, or never learnt that it was there. What
+    /// has ended by itself says why for a while.
+    pub(super) fn is_gone(&self) -> bool {
+        let gone = State::Ended(Reason::Killed) == self.state();
+        gone || State::Ended(Reason::StartFailed) == self.state()
+    }
+
     pub(super) fn new(
         identity: Identity,
         expires_at: SystemTime,
@@ -228,6 +237,7 @@ impl Held {
         let (status, watched) = watch::channel(Status {
             state,
             expires_at,
+            ended_at: None,
             link: None,
         });
         let held = Self {

@@ -16,7 +16,6 @@ use crate::sandbox::{
     Death, LaunchError, Leave, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
     leaving, silent,
 };
-use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Whoever has ordered it waits for its first start; its time begins then.
@@ -61,7 +60,6 @@ pub(super) struct Lease {
     pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) config: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) store: Arc<Store<Held>>,
     pub(super) permit: Permit<Owner>,
     pub(super) first: Option<First>,
     /// Whether the next gateway could take the sandbox back.
@@ -99,12 +97,9 @@ impl Lease {
         let before = self.status.borrow().state.name();
         self.metrics.fleet_state(Some(before), None);
         self.metrics.fleet_ended(reason.name());
-        // What its owner has ended is gone; what has ended by itself says why for a while.
-        if matches!(reason, Reason::Killed | Reason::StartFailed) {
-            self.store.remove(self.held.id.as_str());
-        }
         self.status.send_modify(|status| {
             status.state = State::Ended(reason);
+            status.ended_at = Some(SystemTime::now());
             status.link = None;
         });
         tracing::info!(%held, reason = reason.name(), "a held sandbox has ended");

@@ -1,27 +1,17 @@
 // The operators' console: who may come in, what is seen, what can be done. Leaves screenshots in e2e/screenshots/.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { flaws } from './axe.mjs';
 import { launch, PHONE, Visitor } from './browser.mjs';
-import { BINARY, LAUNCHER, startGateway } from './gateway.mjs';
+import { LAUNCHER, startGateway } from './gateway.mjs';
+import { keysFile, newKey } from './keys.mjs';
 
 const SCREENSHOTS = fileURLToPath(new URL('./screenshots/', import.meta.url));
 const TIME = { timeout: 120_000 };
-
-/** A key of this scope, added to the file. */
-function newKey(directory, scope) {
-  const file = join(directory, 'keys.toml');
-  const config = join(directory, 'belljar.toml');
-  writeFileSync(config, `[api]\nkeys_file = ${JSON.stringify(file)}\n`);
-  const args = ['key', 'new', '--config', config, '--name', 'test', '--scope', scope];
-  const { PATH } = process.env;
-  return execFileSync(BINARY, args, { env: { PATH } }).toString().trim().split('\n').at(-1);
-}
 
 /** Nothing that a screen reader, or somebody without a mouse, would stumble over; nothing that does not fit. */
 async function check({ page }, name) {
@@ -42,7 +32,7 @@ describe('the console', () => {
     directory = mkdtempSync(join(tmpdir(), 'belljar-e2e-console-'));
     key = newKey(directory, 'admin');
     plain = newKey(directory, 'sandboxes');
-    settings.API__KEYS_FILE = join(directory, 'keys.toml');
+    settings.API__KEYS_FILE = keysFile(directory);
     // Plain processes have the home of this machine, and it may have none.
     if (LAUNCHER === 'process') settings.TEMPLATES__BASE__HOME = directory;
     gateway = await startGateway(settings);
@@ -152,7 +142,14 @@ describe('the console', () => {
     await page.getByRole('button', { name: 'End', exact: true }).click();
     await page.getByRole('button', { name: 'End it' }).click();
     await page.getByText(/^Sandbox .* has ended\.$/).waitFor();
-    await page.getByText('Nobody is here.').waitFor();
+    await page
+      .locator('tr.over', { hasText: 'killed' })
+      .getByText('a program, key', { exact: false })
+      .waitFor();
+    await page.getByRole('radio', { name: 'Programs' }).check();
+    await page.getByText('Nothing here has these words in it.').waitFor();
+    await page.getByRole('radio', { name: 'Ended' }).check();
+    await page.locator('tr.over', { hasText: 'killed' }).waitFor();
     noErrors(operator);
     await operator.close();
   });

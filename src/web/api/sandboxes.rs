@@ -33,18 +33,18 @@ const PAGE: (usize, usize) = (100, 1000);
 pub(in crate::web) struct CreateBody {
     /// A template's name, or that of an image; the default template if absent.
     template: Option<String>,
-    /// The same.
+    /// The same as `template`.
     #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
     template_id: Option<String>,
     /// An image that the engine has.
     image: Option<String>,
     /// The sandbox ends after so long.
     timeout: Option<Seconds>,
-    /// The same.
+    /// The same as `timeout`.
     ttl: Option<Seconds>,
     /// Environment of everything in it.
     env: Option<BTreeMap<String, String>>,
-    /// The same.
+    /// The same as `env`.
     envs: Option<BTreeMap<String, String>>,
     /// What it is to be found by.
     metadata: Option<BTreeMap<String, String>>,
@@ -52,9 +52,9 @@ pub(in crate::web) struct CreateBody {
     cwd: Option<String>,
     /// CPUs.
     cpus: Option<Cpus>,
-    /// The same.
+    /// The same as `cpus`.
     cpu_count: Option<Cpus>,
-    /// The same.
+    /// The same as `cpus`.
     cpu: Option<Cpus>,
     /// Memory in MiB.
     #[serde(rename = "memoryMB", alias = "memoryMb")]

@@ -7,18 +7,15 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::Operator;
+use super::{ListQuery, Operator};
 use crate::session::{Recorded, Session};
 use crate::web::App;
 use crate::web::api::openapi::Refusals;
 use crate::web::api::problem::Problem;
 use crate::web::protocol::{millis, timestamp};
-
-/// Sessions of one answer, unless it is asked for fewer or more, and at most.
-const PAGE: (usize, usize) = (200, 1000);
 
 /// A visitor's session, without anything that would open it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -87,14 +84,6 @@ pub(super) struct Listed {
     total: usize,
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
-    /// At most so many; 200 if absent.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-}
-
 /// List sessions
 ///
 /// Those that live, the newest first; then those that ended within the last ten minutes or so, the last
@@ -109,13 +98,7 @@ pub(super) async fn list(
     Operator(_): Operator,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Listed>, Problem> {
-    let allowed = format!("must be from 1 to {}", PAGE.1);
-    let wrong = || Problem::bad_field("limit", &allowed);
-    let Query(query) = query.map_err(|_| wrong())?;
-    let limit = query.limit.unwrap_or(PAGE.0);
-    if !(1..=PAGE.1).contains(&limit) {
-        return Err(wrong());
-    }
+    let limit = ListQuery::limit(query)?;
     let mut sessions = app.sessions.all();
     let total = sessions.len();
     // Of an end that is still being told, the time is not known yet: it is the last.

@@ -1,6 +1,7 @@
 //! The operators' routes: an admin, a plain key, a stranger, and this machine without keys.
 
 use belljar::config::Config;
+use belljar::fleet::{Caller, Reason};
 use belljar::keys::Scope;
 use serde_json::{Value, json};
 
@@ -56,6 +57,7 @@ async fn only_an_admin_gets_anything() {
         ("GET", "/overview"),
         ("GET", "/usage"),
         ("GET", "/sessions"),
+        ("GET", "/sandboxes/ended"),
         ("GET", session.as_str()),
         ("POST", &format!("{session}/watch")),
         ("DELETE", &format!("{session}/watch/share_0")),
@@ -140,6 +142,48 @@ async fn sessions_are_listed_while_they_live_and_after_with_their_reason() {
             ask(&gateway, &admin, "GET", &format!("/sessions?limit={limit}")).await;
         assert_eq!((status, &told["field"]), (400, &json!("limit")), "{limit}");
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn sandboxes_that_ended_are_listed_with_their_reason() {
+    let ring = Ring::new("operators-ended");
+    let (admin, plain) = (
+        ring.add(Scope::Admin, None),
+        ring.add(Scope::Sandboxes, None),
+    );
+    let gateway = TestGateway::with(with_keys(&ring)).await;
+    let plain = [("x-api-key", plain.as_str())];
+    let make = async |timeout: u64| {
+        let order = json!({"timeout": timeout});
+        let (status, one) = gateway.json("POST", "/sandboxes", &plain, order).await;
+        assert_eq!(status, 201, "{one}");
+        one["id"].as_str().expect("an id").to_owned()
+    };
+    // The key is for one at a time.
+    let short = make(1).await;
+    let held = gateway.app.fleet.find(&short, &Caller::local());
+    assert_eq!(held.expect("it").ended().await, Reason::Timeout);
+    let killed = make(600).await;
+    let path = format!("/sandboxes/{killed}");
+    assert_eq!(gateway.http("DELETE", &path, &plain, "").await.0, 204);
+    // Its program finds it no more, and the operator learns what became of it.
+    let (status, _) = gateway.json("GET", &path, &plain, Value::Null).await;
+    assert_eq!(status, 404);
+    let lives = make(600).await;
+    let (status, ended) = ask(&gateway, &admin, "GET", "/sandboxes/ended").await;
+    assert_eq!(status, 200, "{ended}");
+    let told = |at: usize| [&ended[at]["id"], &ended[at]["reason"]];
+    assert_eq!(told(0), [&json!(killed), &json!("killed")]);
+    assert_eq!(told(1), [&json!(short), &json!("timeout")]);
+    assert_eq!(ended.as_array().map(Vec::len), Some(2), "{lives} lives");
+    let owner = ended[0]["owner"].as_str().expect("an owner");
+    assert!(owner.starts_with("key "), "{owner}");
+    assert!(ended[0]["endedAt"].as_str() >= ended[0]["createdAt"].as_str());
+    let (_, first) = ask(&gateway, &admin, "GET", "/sandboxes/ended?limit=1").await;
+    assert_eq!(first.as_array().map(Vec::len), Some(1));
+    let (status, told) = ask(&gateway, &admin, "GET", "/sandboxes/ended?limit=0").await;
+    assert_eq!((status, &told["field"]), (400, &json!("limit")));
     gateway.stop().await;
 }
 

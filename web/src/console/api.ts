@@ -45,6 +45,17 @@ export interface Sandbox {
   cwd: string;
 }
 
+/** A program's that has ended. */
+export interface EndedSandbox {
+  id: string;
+  template: string;
+  image: string;
+  owner: string;
+  reason: string;
+  createdAt: string;
+  endedAt: string;
+}
+
 export interface Usage {
   id: string;
   cpuMs: number;
@@ -147,6 +158,10 @@ export class Api {
 
   sandboxes(): Promise<Sandbox[]> {
     return this.#json('GET', `sandboxes?limit=${MAX_ROWS}`);
+  }
+
+  endedSandboxes(): Promise<EndedSandbox[]> {
+    return this.#json('GET', `operator/sandboxes/ended?limit=${MAX_ROWS}`);
   }
 
   sandbox(id: string): Promise<Sandbox> {

@@ -1,5 +1,5 @@
 import { useRef } from 'preact/hooks';
-import { Mark } from './app.tsx';
+import { Mark } from '../mark.tsx';
 import { enter, refused } from './state.ts';
 
 /** Asks for the key, once for each tab. */

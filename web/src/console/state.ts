@@ -1,6 +1,15 @@
 /** Everything that the console knows, in one place; and the few things that change it. */
 import { batch, computed, signal } from '@preact/signals';
-import { Api, MAX_ROWS, type Overview, Refusal, type Sandbox, type Session, type Usage } from './api.ts';
+import {
+  Api,
+  type EndedSandbox,
+  MAX_ROWS,
+  type Overview,
+  Refusal,
+  type Sandbox,
+  type Session,
+  type Usage,
+} from './api.ts';
 import { cpuShare, remember, type Sample } from './history.ts';
 
 /** How often the gateway is looked at while the page is seen. */
@@ -72,6 +81,7 @@ export const more = signal(false);
 
 const sessions = signal<Session[]>([]);
 const sandboxes = signal<Sandbox[]>([]);
+const ended = signal<EndedSandbox[]>([]);
 const usage = signal<ReadonlyMap<string, { usage: Usage; cpu: number | null }>>(new Map());
 
 export const rows = computed<Row[]>(() => {
@@ -96,6 +106,22 @@ export const rows = computed<Row[]>(() => {
       ...used(one.id),
     }),
   );
+  const gone = ended.value.map(
+    (one): Row => ({
+      kind: 'sandbox',
+      id: one.id,
+      state: 'ended',
+      reason: one.reason,
+      template: one.template,
+      who: `a program, ${one.owner}`,
+      expiresAt: 0,
+      over: true,
+      endedAt: Date.parse(one.endedAt),
+      viewers: 0,
+      recorded: false,
+      ...used(one.id),
+    }),
+  );
   const visitors = sessions.value.map(
     (one): Row => ({
       kind: 'session',
@@ -107,13 +133,17 @@ export const rows = computed<Row[]>(() => {
 
       expiresAt: Date.parse(one.expiresAt),
       over: one.state === 'ended',
-      endedAt: Date.parse(one.endedAt ?? one.expiresAt),
+      endedAt: one.state === 'ended' ? Date.parse(one.endedAt ?? one.expiresAt) : 0,
       viewers: one.viewers,
       recorded: one.recorded,
       ...used(one.id),
     }),
   );
-  return [...programs.reverse(), ...visitors].sort((a, b) => Number(a.over) - Number(b.over));
+  // Those that live first, programs' before visitors', the newest first; then the last to end.
+  // (`endedAt` is 0 of those that live.)
+  return [...programs.reverse(), ...visitors, ...gone].sort(
+    (a, b) => Number(a.over) - Number(b.over) || b.endedAt - a.endedAt,
+  );
 });
 
 export const shown = computed(() => {
@@ -121,7 +151,7 @@ export const shown = computed(() => {
   const kinds: Record<Show, (row: Row) => boolean> = {
     all: () => true,
     visitors: (row) => row.kind === 'session' && !row.over,
-    programs: (row) => row.kind === 'sandbox',
+    programs: (row) => row.kind === 'sandbox' && !row.over,
     ended: (row) => row.over,
   };
   const holds = ({ id, state, reason, template, who }: Row) =>
@@ -163,6 +193,7 @@ export function leave(reason = '', forget = true): void {
     samples.value = [];
     sessions.value = [];
     sandboxes.value = [];
+    ended.value = [];
     usage.value = new Map();
     question.value = null;
     said.value = '';
@@ -174,10 +205,11 @@ export async function look(): Promise<void> {
   const asked = api.value;
   if (asked === null) return;
   try {
-    const [numbers, visitors, programs, used] = await Promise.all([
+    const [numbers, visitors, programs, gone, used] = await Promise.all([
       asked.overview(),
       asked.sessions(),
       asked.sandboxes(),
+      asked.endedSandboxes(),
       asked.usage(),
     ]);
     if (asked !== api.value) return;
@@ -186,7 +218,9 @@ export async function look(): Promise<void> {
       learn(numbers);
       sessions.value = visitors.sessions;
       sandboxes.value = programs;
-      more.value = visitors.total > visitors.sessions.length || programs.length === MAX_ROWS;
+      ended.value = gone;
+      const full = programs.length === MAX_ROWS || gone.length === MAX_ROWS;
+      more.value = full || visitors.total > visitors.sessions.length;
       const before = usage.value;
       usage.value = new Map(
         used.map((one) => [one.id, { usage: one, cpu: cpuShare(before.get(one.id)?.usage, one) }]),
