@@ -18,8 +18,9 @@ for thing in yaml.safe_load_all(sys.stdin):
     try:
         kubernetes_validate.validate(thing, version, strict=True)
         count += 1
-    except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError, kubernetes_validate.VersionNotSupportedError) as error:
+    except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError, kubernetes_validate.InvalidSchemaError) as error:
         wrong += 1
-        print(f"  FAILED      {name}, Kubernetes {version}: {getattr(error, 'message', error)} {list(getattr(error, 'path', []))}", file=sys.stderr)
+        where = ".".join(str(step) for step in getattr(error, "path", []))
+        print(f"  FAILED      {name}, Kubernetes {version}: {where}: {getattr(error, 'message', error)}", file=sys.stderr)
 print(f"  ok          Kubernetes {version}: {count} objects")
 sys.exit(1 if wrong else 0)
