@@ -236,7 +236,7 @@ test-scripts: test-scaling test-tofu
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run deploy/kubernetes/*.sh \
-		&& shellcheck --external-sources deploy/dev-cluster/{up,down,status,images,enter,fault,*.sh} && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+		&& shellcheck --external-sources --source-path=SCRIPTDIR deploy/dev-cluster/{up,down,status,images,enter,fault,*.sh} && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
 	else echo 'caddy is not installed: skipped'; fi

@@ -17,6 +17,9 @@ make_pki() {
     certify controller-manager /CN=system:kube-controller-manager
     certify scheduler /CN=system:kube-scheduler
     certify admin /O=system:masters/CN=admin
+    # The name of the gateway's account in deploy/kubernetes/access.yaml, so that a gateway outside of the cluster has the
+    # same rights as one in a pod.
+    certify gateway /O=system:serviceaccounts/CN=system:serviceaccount:belljar:belljar
 
     # What tokens of service accounts are signed with.
     openssl genrsa -out "$pki/tokens.key" 2048 && openssl rsa -in "$pki/tokens.key" -pubout -out "$pki/tokens.pub"
@@ -24,6 +27,7 @@ make_pki() {
     local part
     for part in kubelet controller-manager scheduler; do write_kubeconfig "$part" "$run_dir/config/$part.kubeconfig"; done
     write_kubeconfig admin "$kubeconfig"
+    write_kubeconfig gateway "$run_dir/gateway.kubeconfig"
 }
 
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }

@@ -44,6 +44,11 @@ resource "kubernetes_role_v1" "gateway" {
     verbs      = ["get", "create"]
   }
   rule {
+    api_groups = [""]
+    resources  = ["events"]
+    verbs      = ["list"]
+  }
+  rule {
     api_groups = ["coordination.k8s.io"]
     resources  = ["leases"]
     verbs      = ["get", "create", "update", "patch"]
