@@ -75,7 +75,13 @@ binary_packages=(
 recipe=1
 source_packages=(kubernetes golang-gvisor-gvisor)
 
-resolve_versions() { # one NAME VERSION a line
+# One NAME VERSION a line. It takes apt ten seconds to say, and only changes with its lists.
+resolve_versions() {
+    local resolved=$cache/apt/resolved
+    [[ $resolved -nt $cache/apt/refreshed && $resolved -nt $here/build.sh ]] || ask_versions >"$resolved"
+    cat "$resolved"
+}
+ask_versions() {
     local package
     for package in "${binary_packages[@]}"; do
         apt-cache madison "${package%/*}" | awk -F ' *[|] *' -v suite="${package#*/}/" \
