@@ -22,9 +22,9 @@ SEED = 20_260_101
 
 START_SECONDS = 1.13  # a pod, from its creation to Running, on an idle node
 STARTS_PER_CORE = 0.85  # pods a second, when many are started at once
-API_WRITES_PER_POD = 9.0  # creates, patches and deletes that the API server counted, events included
-WATCH_EVENTS_PER_POD = 8.0
-WATCH_EVENT_BYTES = 7_400  # as JSON, which is what kube-rs reads
+API_WRITES_PER_POD = 15.2  # creates, patches and deletes that the API server counted; 8.8 of them are Events
+WATCH_EVENTS_PER_POD = 7.4
+WATCH_EVENT_BYTES = 6_500  # as JSON, which is what kube-rs reads
 IDLE_CPU = 0.025  # cores of an idle gVisor sandbox (systrap)
 POD_MEMORY_MIB = 128 + 48  # its limit, and RuntimeClass overhead: 35 MiB were measured
 

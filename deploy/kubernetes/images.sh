@@ -11,8 +11,9 @@ docker image inspect $base >/dev/null 2>&1 || timeout 300 docker pull --quiet $b
 
 build() { # image, Dockerfile, the program that goes into it
     # A context of two files: target/ is large.
-    tar -c --transform 's,.*/,,' "$2" "$3" |
-        timeout 300 docker build --quiet --build-arg BASE=$base --file "$(basename "$2")" --tag "$1" - >/dev/null
+    local output
+    output=$(tar -c --transform 's,.*/,,' "$2" "$3" |
+        timeout 300 docker build --build-arg BASE=$base --file "$(basename "$2")" --tag "$1" - 2>&1) || { echo "$output" >&2 && return 1; }
     printf '  %-11s %s\n' ok "image $1"
 }
 build belljar-agent:latest docker/agent.Dockerfile target/belljar-agent
