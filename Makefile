@@ -232,7 +232,7 @@ test-web: web/node_modules/.package-lock.json
 	@if command -v caddy >/dev/null; then suite=e2e:caddy; else suite=e2e && echo 'caddy is not installed: without it'; fi; \
 	cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 25m npm run $$suite
 
-test-scripts: test-scaling test-tofu
+test-scripts: test-scaling test-tofu test-manifests
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run deploy/kubernetes/*.sh \
@@ -261,15 +261,18 @@ dev_cluster := deploy/dev-cluster
 # Not a part of `test` either: the first time it compiles Kubernetes. The cluster is gone at the end, unless `keep=1`.
 .PHONY: test-kubernetes run-test-kubernetes test-kubernetes-if-cached
 test-kubernetes: ## gateways on a real Kubernetes of one node with gVisor pods, made of Debian's packages; needs root
-	@$(setup) -- $(MAKE) test-images agent run-test-kubernetes
+	@$(setup) -- $(MAKE) test-images kubernetes-images run-test-kubernetes
 run-test-kubernetes:
 	$(call step,a Kubernetes of one node)
 	@cargo test --test gateway --no-run
+	@cargo test --quiet --test gateway kubernetes:: -- --list | grep -q ': test$$' || { echo 'there are no tests named kubernetes::'; exit 1; }
 	@[[ "$(keep)" ]] || trap '$(dev_cluster)/down' EXIT; \
-	$(dev_cluster)/up && deploy/kubernetes/validate.sh \
+	$(dev_cluster)/up && env -u KUBECONFIG deploy/kubernetes/validate.sh \
 	&& printf '\n== %s\n' 'sessions on Kubernetes' \
-	&& KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) BELLJAR_TEST_KUBERNETES=1 \
-		timeout --verbose --kill-after=10 25m cargo test --test gateway kubernetes::
+	&& BELLJAR_TEST_KUBERNETES=1 KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
+		timeout --verbose --kill-after=10 25m cargo test --test gateway kubernetes:: \
+	&& printf '\n== %s\n' 'the objects of deploy/kubernetes, as they stand' \
+	&& deploy/kubernetes/try.sh
 
 # For continuous integration, where the minutes that it takes to compile Kubernetes are not to be spent each time.
 test-kubernetes-if-cached:
@@ -286,7 +289,7 @@ test-kubernetes-if-cached:
 kubernetes-images: build sandbox-image ## the images of the gateway, the agent and the sandbox, for Kubernetes
 	@deploy/kubernetes/images.sh
 
-.PHONY: scaling test-scaling test-tofu
+.PHONY: scaling test-scaling test-tofu test-manifests
 scaling: ## what 1,000 to 1,000,000 sessions a day take, and cost: docs/scaling.md
 	@python3 benches/scaling/scaling.py
 test-scaling:
@@ -295,6 +298,10 @@ test-scaling:
 test-tofu: target/tofu/installed
 	$(call step,the OpenTofu module is parsed)
 	@timeout --verbose --kill-after=10 2m target/tofu/bin/python deploy/tofu/test_module.py
+
+test-manifests:
+	$(call step,the objects of deploy/kubernetes against schemas; make test-kubernetes puts them before a server)
+	@timeout --verbose --kill-after=10 5m deploy/kubernetes/validate.sh --schemas
 
 target/tofu/installed: deploy/tofu/requirements.txt
 	@python3 -m venv target/tofu

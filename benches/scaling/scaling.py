@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What 1,000, 100,000 and 1,000,000 sessions a day take: places, pool, line, nodes, load of the API server, and money.
 
-    benches/scaling/scaling.py [--markdown]
+    benches/scaling/scaling.py [--write]      --write: puts them into docs/scaling.md
 
 Two tables: what the formulas of queues.py say for the hour of the peak, and a whole day, simulated visitor by visitor with
 those places and that pool. The same seed, so the same numbers, always. Standard library only. docs/scaling.md explains them.
@@ -9,6 +9,7 @@ those places and that pool. The same seed, so the same numbers, always. Standard
 
 import heapq
 import math
+import pathlib
 import random
 import sys
 
@@ -20,10 +21,10 @@ SEED = 20_260_101
 # --- measured ---------------------------------------------------------------------------------------
 # On one machine of 2 cores; docs/scaling.md says where each comes from.
 
-START_SECONDS = 1.13  # a pod, from its creation to Running, on an idle node
-STARTS_PER_CORE = 0.85  # pods a second, when many are started at once
-API_WRITES_PER_POD = 15.2  # creates, patches and deletes that the API server counted; 8.8 of them are Events
-WATCH_EVENTS_PER_POD = 7.4
+START_SECONDS = 3.0  # a pod with its init container, created to Running, on a node with more to do; a quiet one takes 0.9
+STARTS_PER_CORE = 0.8  # pods a second, when many are started at once
+API_WRITES_PER_POD = 15.3  # creates, patches and deletes that the API server counted; 8.8 of them are Events
+WATCH_EVENTS_PER_POD = 7.5
 WATCH_EVENT_BYTES = 6_500  # as JSON, which is what kube-rs reads
 IDLE_CPU = 0.025  # cores of an idle gVisor sandbox (systrap)
 POD_MEMORY_MIB = 128 + 48  # its limit, and RuntimeClass overhead: 35 MiB were measured
@@ -94,8 +95,7 @@ class Plan:
         self.holding = SESSION_MEAN_SECONDS + DETACHED_SECONDS
         self.sessions = self.arrivals * self.holding  # Little's law
         self.places = queues.places_for(self.sessions, REFUSED)
-        # A start takes longer when others start on the same node: what is under way is doubled for it.
-        self.pool = queues.pool_for(self.arrivals, 2 * START_SECONDS, COLD)
+        self.pool = queues.pool_for(self.arrivals, START_SECONDS, COLD)
         self.sandboxes = self.places + self.pool
         cpu = self.sandboxes * IDLE_CPU + self.places * ACTIVE_SHARE * ACTIVE_CPU
         # Starts may take half of a node, beside those who work.
@@ -168,7 +168,7 @@ class Day:
             if warm > begins:
                 self.cold += 1
                 begins = warm
-            heapq.heappush(ready, begins + 2 * START_SECONDS)
+            heapq.heappush(ready, begins + START_SECONDS)
             self.longest_wait = max(self.longest_wait, begins - now)
             length = self.length()
             heapq.heappush(places, begins + length + DETACHED_SECONDS)
@@ -191,8 +191,20 @@ def table(columns, rows, markdown):
                      for row in [columns, *rows])
 
 
+DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+
+
 def main():
-    markdown = "--markdown" in sys.argv[1:]
+    if sys.argv[1:] != ["--write"]:
+        print("\n\n".join(tables(markdown=False)))
+        return
+    text = DOCUMENT.read_text()
+    before, rest = text.split("<!-- tables -->\n")
+    _, after = rest.split("<!-- end -->\n")
+    DOCUMENT.write_text(before + "<!-- tables -->\n\n" + "\n\n".join(tables(markdown=True)) + "\n\n<!-- end -->\n" + after)
+
+
+def tables(markdown):
     plans = [Plan(a_day) for a_day in SCALES]
     days = [Day(plan) for plan in plans]
 
@@ -200,7 +212,7 @@ def main():
         return [name, *(value(each) for each in of)]
 
     columns = ["sessions a day", *(f"{a_day:,}" for a_day in SCALES)]
-    print(table(columns, [
+    yield table(columns, [
         row("arrivals a second, in the peak's hour", lambda p: f"{p.arrivals:.2f}"),
         row("sessions at once, then", lambda p: f"{p.sessions:,.0f}"),
         row(f"places (`max_sandboxes`, less the pool): {REFUSED:.1%} find none", lambda p: f"{p.places:,}"),
@@ -213,9 +225,8 @@ def main():
         row("watches, MB/s: every gateway sees every pod", lambda p: f"{p.watch_all:,.2f}"),
         row("watches, MB/s: a gateway sees its namespace", lambda p: f"{p.watch_cells:,.2f}"),
         row("cost of 1,000 session hours, nodes for the peak all day", lambda p: f"${p.cost(24 * p.nodes):,.2f}"),
-    ], markdown))
-    print()
-    print(table(["a simulated day", *columns[1:]], [
+    ], markdown)
+    yield table(["a simulated day", *columns[1:]], [
         row("visitors", lambda d: f"{d.visitors:,}", days),
         row("most sessions at once", lambda d: f"{d.most:,}", days),
         row("mean sessions at once", lambda d: f"{d.seconds / SECONDS_A_DAY:,.1f}", days),
@@ -223,14 +234,13 @@ def main():
         row("waited in line for a place", lambda d: f"{d.waited / d.visitors:.2%}", days),
         row("longest wait, s", lambda d: f"{d.longest_wait:.1f}", days),
         row("cost of 1,000 session hours, nodes follow the hour", lambda d: f"${d.plan.cost(d.node_hours()):,.2f}", days),
-    ], markdown))
-    print()
+    ], markdown)
     bursts = ((30, 5), (30, 30), (300, 30), (300, 300))
-    print(table(["a class begins: all at once", *(f"{visitors} visitors, pool {pool}" for visitors, pool in bursts)], [
+    yield table(["a class begins: all at once", *(f"{visitors} visitors, pool {pool}" for visitors, pool in bursts)], [
         [f"the last has a shell after, s, on {nodes} nodes", *(
             f"{queues.simulate_burst(visitors, pool, nodes * NODE_CORES * STARTS_PER_CORE):.0f}" for visitors, pool in bursts)]
         for nodes in (2, 10)
-    ], markdown))
+    ], markdown)
 
 
 if __name__ == "__main__":

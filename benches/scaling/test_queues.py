@@ -3,6 +3,7 @@
 import unittest
 
 import queues
+import scaling
 
 
 class Formulas(unittest.TestCase):
@@ -57,6 +58,28 @@ class Simulation(unittest.TestCase):
 
     def test_the_same_seed_is_the_same_result(self):
         self.assertEqual(queues.simulate_pool(3, 1.0, 2.0, 1000, seed=7), queues.simulate_pool(3, 1.0, 2.0, 1000, seed=7))
+
+
+class Day(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.plan = scaling.Plan(20_000)
+        cls.day = scaling.Day(cls.plan)
+
+    def test_the_peak_is_what_it_is_said_to_be(self):
+        rates = [scaling.arrivals_at(20_000, second) for second in range(0, scaling.SECONDS_A_DAY, 60)]
+        mean = sum(rates) / len(rates)
+        self.assertAlmostEqual(mean * scaling.SECONDS_A_DAY / 20_000, 1.0, places=3)
+        self.assertAlmostEqual(max(rates) / mean, scaling.PEAK, places=2)
+
+    def test_a_day_keeps_littles_law(self):
+        self.assertAlmostEqual(self.day.visitors / 20_000, 1.0, delta=0.02)
+        self.assertAlmostEqual(self.day.seconds / self.day.visitors / scaling.SESSION_MEAN_SECONDS, 1.0, delta=0.02)
+
+    def test_a_day_is_served_with_what_the_formulas_ask_for(self):
+        self.assertLessEqual(self.day.cold / self.day.visitors, scaling.COLD)
+        self.assertLessEqual(self.day.waited / self.day.visitors, scaling.REFUSED)
+        self.assertLessEqual(self.day.most, self.plan.places)
 
 
 if __name__ == "__main__":
