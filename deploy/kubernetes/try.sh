@@ -2,7 +2,10 @@
 # Installs what deploy/kubernetes holds in the cluster of deploy/dev-cluster, as it stands but for the names of images, and
 # types into a terminal of it: through one gateway, then, with the same token, through the other. Removes it at the end.
 #
-#   make kubernetes-images && deploy/kubernetes/try.sh [--keep]
+#   make kubernetes-images && deploy/kubernetes/try.sh [--faults] [--keep]
+#
+#   --faults   also kills the API server for 30 s, and the kubelet, under a visitor who is to miss nothing
+#   --keep     leaves everything there
 #
 # Needs root, and that cluster; starts it if it is not up. Network policies are not enforced there.
 set -euo pipefail
@@ -18,12 +21,14 @@ fail() {
     ours logs deployment/belljar --tail=20 >&2 || true
     exit 1
 }
-keep=
-case ${1:-} in
-'') ;;
---keep) keep=yes ;;
-*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
-esac
+keep='' faults=''
+for argument in "$@"; do
+    case $argument in
+    --keep) keep=yes ;;
+    --faults) faults=yes ;;
+    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    esac
+done
 
 "$cluster/up"
 # Under pressure of nobody but itself: the node has 2 processors, and a request is what a limit is.
@@ -68,3 +73,34 @@ status=$(inside curl -sS --max-time 30 --output /dev/null --write-out '%{http_co
 [[ $status == 200 ]] || fail "the other gateway does not know the session: $status"
 inside curl -fsS --max-time 30 -X DELETE -H "Authorization: Bearer $token" "$(at 1)/sessions/$id" >/dev/null || fail "the other gateway does not end it"
 say ok "a session that the first gateway made is known to the second, and ended by it"
+
+[[ $faults ]] || exit 0
+work=$PWD/target/kubernetes-try
+mkdir -p "$work"
+
+# A visitor whose shell counts the seconds, while a part of the cluster is killed and comes back.
+through() { # seconds that the shell counts, what fault does…
+    local last=$1 code=0 visitor
+    shift
+    # shellcheck disable=SC2016  # the shell in the sandbox expands it
+    printf 'for n in $(seq %s); do echo tick $n; sleep 1; done; exit 7\n' "$last" |
+        timeout --kill-after=5 $((last + 90)) "$cluster/enter" "$PWD/target/release/belljar" attach "$(at 0)" >"$work/ticks" 2>"$work/notices" &
+    visitor=$!
+    sleep 8
+    "$cluster/fault" "$@" || fail "fault $*"
+    wait "$visitor" || code=$?
+    [[ $code == 7 && $(grep -oE 'tick [0-9]+' "$work/ticks") == "$(seq --format 'tick %g' "$last")" ]] ||
+        fail "$*: the visitor's shell ended with $code, and what they saw is in $work"
+    say ok "$*: $last lines of $last, and the exit code"
+}
+through 60 apiserver 30
+through 30 kubelet
+
+# Of what was begun nothing is left but the two pools.
+left() { kube get pods --namespace belljar-sandboxes --field-selector status.phase=Running --no-headers | wc -l; }
+deadline=$((SECONDS + 120))
+until [[ $(left) -le 2 ]]; do
+    ((SECONDS < deadline)) || fail "$(left) sandboxes are left, of two gateways with a pool of 1"
+    sleep 2
+done
+say ok "nothing is left but what waits in the pool"

@@ -134,7 +134,7 @@ resource "kubernetes_deployment_v1" "gateway" {
             }
             timeout_seconds   = 5
             period_seconds    = 5
-            failure_threshold = 12
+            failure_threshold = 24
           }
           liveness_probe {
             http_get {
