@@ -272,7 +272,7 @@ run-test-kubernetes:
 	&& BELLJAR_TEST_KUBERNETES=1 KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
 		timeout --verbose --kill-after=10 25m cargo test --test gateway kubernetes:: \
 	&& printf '\n== %s\n' 'the objects of deploy/kubernetes, as they stand' \
-	&& deploy/kubernetes/try.sh
+	&& deploy/kubernetes/try.sh --faults
 
 # For continuous integration, where the minutes that it takes to compile Kubernetes are not to be spent each time.
 test-kubernetes-if-cached:

@@ -78,10 +78,21 @@ say ok "a session that the first gateway made is known to the second, and ended 
 work=$PWD/target/kubernetes-try
 mkdir -p "$work"
 
+healthy() { # both, within two minutes
+    local deadline=$((SECONDS + 120)) gateway
+    for gateway in 0 1; do
+        until inside curl -fs --max-time 10 --output /dev/null "$(at $gateway)/health"; do
+            ((SECONDS < deadline)) || return 1
+            sleep 1
+        done
+    done
+}
+
 # A visitor whose shell counts the seconds, while a part of the cluster is killed and comes back.
 through() { # seconds that the shell counts, what fault does…
     local last=$1 code=0 visitor
     shift
+    healthy || fail "a gateway is not healthy before fault $*"
     # shellcheck disable=SC2016  # the shell in the sandbox expands it
     printf 'for n in $(seq %s); do echo tick $n; sleep 1; done; exit 7\n' "$last" |
         timeout --kill-after=5 $((last + 90)) "$cluster/enter" "$PWD/target/release/belljar" attach "$(at 0)" >"$work/ticks" 2>"$work/notices" &
@@ -92,12 +103,15 @@ through() { # seconds that the shell counts, what fault does…
     [[ $code == 7 && $(grep -oE 'tick [0-9]+' "$work/ticks") == "$(seq --format 'tick %g' "$last")" ]] ||
         fail "$*: the visitor's shell ended with $code, and what they saw is in $work"
     say ok "$*: $last lines of $last, and the exit code"
+    began=$SECONDS
+    healthy || fail "fault $*: gateways start no terminals two minutes later"
+    say ok "$*: gateways start terminals again, $((SECONDS - began)) s after the visitor has left"
 }
 through 60 apiserver 30
 through 30 kubelet
 
 # Of what was begun nothing is left but the two pools.
-left() { kube get pods --namespace belljar-sandboxes --field-selector status.phase=Running --no-headers | wc -l; }
+left() { kube get pods --namespace belljar-sandboxes --field-selector status.phase=Running --no-headers 2>/dev/null | wc -l; }
 deadline=$((SECONDS + 120))
 until [[ $(left) -le 2 ]]; do
     ((SECONDS < deadline)) || fail "$(left) sandboxes are left, of two gateways with a pool of 1"
