@@ -281,7 +281,7 @@ test-kubernetes-if-cached:
 			'########################################################################' \
 			'##  SKIPPED: the tests on Kubernetes have NOT been run.                ##' \
 			'##  There is no build of Kubernetes in the cache of this machine.      ##' \
-			'##  `make test-kubernetes` makes one, in 6 minutes or so, and keeps it. ##' \
+			'##  `make test-kubernetes` makes one, in 8 minutes or so, and keeps it. ##' \
 			'########################################################################' '' >&2; fi
 
 # The gateway's and the agent's image, as a registry of yours is to have them: docs/kubernetes.md.

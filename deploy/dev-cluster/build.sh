@@ -5,7 +5,7 @@
 #   containerd-shim-runsc-v1    gVisor's shim, trixie's source, against bookworm's containerd 1.6
 #   etcd, CNI plugins           as Debian has built them
 #
-# About 6 minutes on 2 cores and 4 GB of disk the first time; 400 MB stay. A build that was interrupted goes on where it
+# 15 minutes of processor time and 4 GB of disk the first time; 400 MB stay. A build that was interrupted goes on where it
 # was. The cache has one folder for each set of package versions; `current` is the one in use. Called by `up`.
 #
 #   build.sh            build
@@ -221,7 +221,7 @@ work=$out/work
 if [[ ! -e $out/complete ]]; then
     mkdir -p "$out"/{bin,cni} "$work/home"
     printf '%s\n' "$versions" >"$out/versions"
-    say building "Kubernetes and gVisor's shim: about 6 minutes, once (log: $log)"
+    say building "Kubernetes and gVisor's shim: about 8 minutes on two cores, once (log: $log)"
     step packages "unpacking Debian's packages" fetch_packages
     step sources "fetching the sources of Kubernetes and gVisor" fetch_sources
     step unpacked "unpacking the sources of Kubernetes and gVisor" unpack_sources
