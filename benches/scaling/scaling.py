@@ -36,6 +36,7 @@ SESSION_SIGMA = 1.0
 SESSION_MOST_SECONDS = 30 * 60
 DETACHED_SECONDS = 30  # of the 60 s that a place is kept for a visitor who has left; half of them say so
 PEAK = 3.0  # arrivals in the busiest hour, against the day's mean
+CPU_REQUEST = 0.52  # of the template `base`, whose request is its limit, with gVisor's own
 ACTIVE_SHARE = 0.2  # sessions whose program computes right now
 ACTIVE_CPU = 0.25  # and what it takes, of a core
 REFUSED = 0.001  # share of visitors who may find no place, at the peak
@@ -105,6 +106,7 @@ class Plan:
             "pods": self.sandboxes / NODE_PODS,
             "starts": self.arrivals / (NODE_CORES * STARTS_PER_CORE / 2),
         }
+        self.nodes_by_request = max(2, math.ceil(self.sandboxes * CPU_REQUEST / NODE_CORES) + 1)
         self.bound = max(self.by, key=self.by.get)
         self.nodes = max(2, math.ceil(self.by[self.bound]) + 1)  # one may be lost
         self.gateways = max(LEAST_GATEWAYS, math.ceil(self.sessions / GATEWAY_SESSIONS) + 1)
@@ -219,6 +221,7 @@ def tables(markdown):
         row(f"pool: {COLD:.0%} find it empty", lambda p: f"{p.pool:,}"),
         row("nodes of 8 cores, one to spare", lambda p: f"{p.nodes:,}"),
         row("what decides their number", lambda p: p.bound),
+        row("*nodes, if half a core is requested for each*", lambda p: f"{p.nodes_by_request:,}"),
         row("gateways, one to spare", lambda p: f"{p.gateways:,}"),
         row("namespaces of 3,000 sandboxes", lambda p: f"{p.cells:,}"),
         row("writes a second to API servers", lambda p: f"{p.api_writes:,.1f}"),

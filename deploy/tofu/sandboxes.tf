@@ -92,7 +92,7 @@ resource "kubernetes_resource_quota_v1" "sandboxes" {
     # A fifth more than the gateways' own limit; memory is that of the template `base`, with gVisor's own.
     hard = {
       pods                   = ceil(var.max_sandboxes * 1.2)
-      "requests.cpu"         = ceil(var.max_sandboxes * 0.12)
+      "requests.cpu"         = ceil(var.max_sandboxes * 0.64)
       "requests.memory"      = "${ceil(var.max_sandboxes * 1.2 * 200)}Mi"
       "limits.cpu"           = ceil(var.max_sandboxes * 0.64)
       "limits.memory"        = "${ceil(var.max_sandboxes * 1.2 * 200)}Mi"
