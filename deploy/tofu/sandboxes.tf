@@ -48,11 +48,6 @@ resource "kubernetes_role_v1" "gateway" {
     resources  = ["events"]
     verbs      = ["list"]
   }
-  rule {
-    api_groups = ["coordination.k8s.io"]
-    resources  = ["leases"]
-    verbs      = ["get", "create", "update", "patch"]
-  }
 }
 
 resource "kubernetes_role_binding_v1" "gateway" {
@@ -89,13 +84,13 @@ resource "kubernetes_resource_quota_v1" "sandboxes" {
     namespace = kubernetes_namespace_v1.sandboxes.metadata[0].name
   }
   spec {
-    # A fifth more than the gateways' own limit; memory is that of the template `base`, with gVisor's own.
+    # A fifth more than the gateways' own limits; processor and memory are those of the template `base`, with gVisor's own.
     hard = {
-      pods                   = ceil(var.max_sandboxes * 1.2)
-      "requests.cpu"         = ceil(var.max_sandboxes * 0.64)
-      "requests.memory"      = "${ceil(var.max_sandboxes * 1.2 * 200)}Mi"
-      "limits.cpu"           = ceil(var.max_sandboxes * 0.64)
-      "limits.memory"        = "${ceil(var.max_sandboxes * 1.2 * 200)}Mi"
+      pods                   = ceil(var.max_sandboxes * var.replicas * 1.2)
+      "requests.cpu"         = ceil(var.max_sandboxes * var.replicas * 0.64)
+      "requests.memory"      = "${ceil(var.max_sandboxes * var.replicas * 1.2 * 200)}Mi"
+      "limits.cpu"           = ceil(var.max_sandboxes * var.replicas * 0.64)
+      "limits.memory"        = "${ceil(var.max_sandboxes * var.replicas * 1.2 * 200)}Mi"
       persistentvolumeclaims = 0
       services               = 0
       secrets                = 4

@@ -50,9 +50,9 @@ variable "replicas" {
 }
 
 variable "max_sandboxes" {
-  description = "Sandboxes at once, of all gateways, those of the pool included."
+  description = "Sandboxes at once of each gateway, those of its pool included. The quota holds for all of them."
   type        = number
-  default     = 100
+  default     = 50
 
   validation {
     condition     = var.max_sandboxes >= 1 && var.max_sandboxes <= 100000
@@ -61,7 +61,7 @@ variable "max_sandboxes" {
 }
 
 variable "pool" {
-  description = "Sandboxes started ahead."
+  description = "Sandboxes that each gateway starts ahead."
   type        = number
   default     = 5
 }
