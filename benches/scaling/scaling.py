@@ -110,6 +110,7 @@ class Plan:
         self.bound = max(self.by, key=self.by.get)
         self.nodes = max(2, math.ceil(self.by[self.bound]) + 1)  # one may be lost
         self.gateways = max(LEAST_GATEWAYS, math.ceil(self.sessions / GATEWAY_SESSIONS) + 1)
+        self.own_pool = queues.pool_for(self.arrivals / self.gateways, START_SECONDS, COLD)
         self.cells = math.ceil(self.sandboxes / CELL_SANDBOXES)
         self.clusters = math.ceil(self.nodes / CLUSTER_NODES)
         self.api_writes = self.arrivals * API_WRITES_PER_POD
@@ -219,6 +220,7 @@ def tables(markdown):
         row("sessions at once, then", lambda p: f"{p.sessions:,.0f}"),
         row(f"places (`max_sandboxes`, less the pool): {REFUSED:.1%} find none", lambda p: f"{p.places:,}"),
         row(f"pool: {COLD:.0%} find it empty", lambda p: f"{p.pool:,}"),
+        row("the same, if each gateway has its own (as it is)", lambda p: f"{p.gateways} × {p.own_pool}"),
         row("nodes of 8 cores, one to spare", lambda p: f"{p.nodes:,}"),
         row("what decides their number", lambda p: p.bound),
         row("*nodes, if half a core is requested for each*", lambda p: f"{p.nodes_by_request:,}"),
