@@ -25,7 +25,7 @@ step = @printf '\n== %s\n' '$(1)'
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run serve
 run: ## set up what is missing, build, check and serve on http://127.0.0.1:3001
@@ -232,15 +232,16 @@ test-web: web/node_modules/.package-lock.json
 	@if command -v caddy >/dev/null; then suite=e2e:caddy; else suite=e2e && echo 'caddy is not installed: without it'; fi; \
 	cd web && BELLJAR_BIN=$(CARGO_TARGET_DIR)/debug/belljar timeout --verbose --kill-after=10 25m npm run $$suite
 
-test-scripts:
+test-scripts: test-scaling test-tofu test-manifests
 	$(call step,scripts)
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
+		shellcheck benches/*.sh deploy/*.sh deploy/deb/p* docker/*.sh fuzz/*.sh .ci/run deploy/kubernetes/*.sh \
+		&& shellcheck --external-sources --source-path=SCRIPTDIR deploy/dev-cluster/{up,down,status,images,enter,fault,*.sh} && shellcheck --shell=bash --exclude=SC1090,SC1091 docker/rootfs/etc/{profile,bash.bashrc}; \
 	else echo 'shellcheck is not installed: skipped'; fi
 	@if command -v caddy >/dev/null; then caddy validate --config Caddyfile --adapter caddyfile >/dev/null 2>&1 || { echo 'Caddyfile is not valid'; exit 1; }; \
 	else echo 'caddy is not installed: skipped'; fi
 	@if docker compose version >/dev/null 2>&1; then compose='docker compose'; else compose=docker-compose; fi; \
-	if command -v $${compose%% *} >/dev/null; then BELLJAR_SITE=localhost $$compose --file deploy/compose/compose.yaml config --quiet; \
+	if command -v $${compose%% *} >/dev/null; then BELLJAR_SITE=localhost $$compose --file deploy/compose/compose.yaml config --quiet && $$compose --file deploy/compose/k3s.yaml config --quiet; \
 	else echo 'docker compose is not installed: skipped'; fi
 	@if command -v systemd-analyze >/dev/null; then systemd-analyze security --offline=true --threshold=15 systemd/belljar.service | tail -n 1; \
 	else echo 'systemd-analyze is not installed: skipped'; fi
@@ -258,3 +259,57 @@ test-systemd: build ## boot a bare Debian, install as documented, upgrade in mid
 test-compose: build ## start deploy/compose on loopback: the page by HTTPS, a shell in gVisor, an upgrade in mid-session
 	$(call step,deploy/compose)
 	@timeout --verbose --kill-after=60 10m deploy/test-compose.sh
+
+# --- Kubernetes ------------------------------------------------------------------------------------
+
+dev_cluster := deploy/dev-cluster
+
+# Not a part of `test` either: the first time it compiles Kubernetes. The cluster is gone at the end, unless `keep=1`.
+.PHONY: test-kubernetes run-test-kubernetes test-kubernetes-if-cached
+test-kubernetes: ## gateways on a real Kubernetes of one node with gVisor pods, made of Debian's packages; needs root
+	@$(setup) -- $(MAKE) test-images kubernetes-images run-test-kubernetes
+run-test-kubernetes:
+	$(call step,a Kubernetes of one node)
+	@cargo test --test gateway --no-run
+	@cargo test --quiet --test gateway kubernetes:: -- --list | grep -q ': test$$' || { echo 'there are no tests named kubernetes::'; exit 1; }
+	@[[ "$(keep)" ]] || trap '$(dev_cluster)/down' EXIT; \
+	$(dev_cluster)/up && env -u KUBECONFIG deploy/kubernetes/validate.sh \
+	&& printf '\n== %s\n' 'sessions on Kubernetes' \
+	&& BELLJAR_TEST_KUBERNETES=1 KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
+		timeout --verbose --kill-after=10 25m cargo test --test gateway kubernetes:: \
+	&& printf '\n== %s\n' 'the objects of deploy/kubernetes, as they stand' \
+	&& deploy/kubernetes/try.sh --faults
+
+# For continuous integration, where the minutes that it takes to compile Kubernetes are not to be spent each time.
+test-kubernetes-if-cached:
+	@if $(dev_cluster)/build.sh --cached; then $(MAKE) test-kubernetes; else \
+		printf '%s\n' '' \
+			'########################################################################' \
+			'##  SKIPPED: the tests on Kubernetes have NOT been run.                ##' \
+			'##  There is no build of Kubernetes in the cache of this machine.      ##' \
+			'##  `make test-kubernetes` makes one, in 8 minutes or so, and keeps it. ##' \
+			'########################################################################' '' >&2; fi
+
+# The gateway's and the agent's image, as a registry of yours is to have them: docs/kubernetes.md.
+.PHONY: kubernetes-images
+kubernetes-images: build sandbox-image ## the images of the gateway, the agent and the sandbox, for Kubernetes
+	@deploy/kubernetes/images.sh
+
+.PHONY: scaling test-scaling test-tofu test-manifests
+scaling: ## what 1,000 to 1,000,000 sessions a day take, and cost: docs/scaling.md
+	@python3 benches/scaling/scaling.py
+test-scaling:
+	$(call step,the formulas that scaling is planned with)
+	@cd benches/scaling && timeout --verbose --kill-after=10 3m python3 -m unittest
+test-tofu: target/tofu/installed
+	$(call step,the OpenTofu module is parsed)
+	@timeout --verbose --kill-after=10 2m target/tofu/bin/python deploy/tofu/test_module.py
+
+test-manifests:
+	$(call step,the objects of deploy/kubernetes against schemas; make test-kubernetes puts them before a server)
+	@timeout --verbose --kill-after=10 5m deploy/kubernetes/validate.sh --schemas
+
+target/tofu/installed: deploy/tofu/requirements.txt
+	@python3 -m venv target/tofu
+	@target/tofu/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
