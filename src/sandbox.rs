@@ -444,7 +444,7 @@ async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, Lau
 }
 
 async fn hello(io: Box<dyn Transport>) -> Result<Link, LinkError> {
-    let hello = Link::establish(io, GATEWAY);
+    let hello = Link::establish(io, GATEWAY, None);
     hello.instrument(info_span!("hello")).await
 }
 
