@@ -19,6 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 mod api;
 
+mod kubernetes;
+
 mod layers;
 
 mod live;
@@ -27,6 +29,7 @@ mod recordings;
 mod template;
 
 pub use api::Api;
+pub use kubernetes::Kubernetes;
 pub use layers::Source;
 pub use live::{Change, Live};
 pub use recordings::Recordings;
@@ -64,6 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// The Docker (or Podman) engine.
     pub docker: Docker,
+    /// The cluster.
+    pub kubernetes: Kubernetes,
     /// Recordings of sessions.
     pub recordings: Recordings,
     /// The API for programs.
@@ -78,6 +83,8 @@ pub struct Config {
 pub enum LauncherKind {
     /// Containers of a Docker or Podman engine, sealed in gVisor.
     Docker,
+    /// Pods of a Kubernetes cluster, sealed in gVisor.
+    Kubernetes,
     /// Bare processes without isolation; for development, on a loopback address only.
     Process,
 }
@@ -183,6 +190,7 @@ impl Default for Config {
             telemetry: Telemetry::default(),
             limits: Limits::default(),
             docker: Docker::default(),
+            kubernetes: Kubernetes::default(),
             recordings: Recordings::default(),
             api: Api::default(),
             templates: BTreeMap::new(),
@@ -367,6 +375,23 @@ impl Config {
         self.templates.get(name)
     }
 
+    /// Whether nothing is started until a sandbox was seen to run on gVisor.
+    pub fn requires_gvisor(&self) -> bool {
+        match self.launcher {
+            LauncherKind::Docker => self.docker.require_gvisor,
+            LauncherKind::Kubernetes => self.kubernetes.require_gvisor,
+            LauncherKind::Process => false,
+        }
+    }
+
+    /// The runtime that must be gVisor's.
+    pub fn runtime(&self) -> &str {
+        match self.launcher {
+            LauncherKind::Kubernetes => &self.kubernetes.runtime_class,
+            LauncherKind::Docker | LauncherKind::Process => &self.docker.runtime,
+        }
+    }
+
     /// What is wrong across fields: `(key, message)`.
     fn check(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
@@ -380,11 +405,16 @@ impl Config {
             "launcher",
             loopback || self.launcher != LauncherKind::Process,
             "process has no isolation and is refused on an address that others can reach; \
-             listen on 127.0.0.1 or use docker",
+             listen on 127.0.0.1 or use docker or kubernetes",
         );
         check(
             "docker.require_gvisor",
             loopback || self.docker.require_gvisor,
+            "may be false only while listening on a loopback address",
+        );
+        check(
+            "kubernetes.require_gvisor",
+            loopback || self.kubernetes.require_gvisor,
             "may be false only while listening on a loopback address",
         );
         for origin in &self.allowed_origins {
@@ -433,6 +463,7 @@ impl Config {
             ),
         );
         wrong.extend(self.limits.check());
+        wrong.extend(self.kubernetes.check());
         wrong.extend(self.recordings.check());
         wrong.extend(self.api.check());
         wrong.extend(self.check_templates());

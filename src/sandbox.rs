@@ -1,6 +1,6 @@
 //! Sandboxes: started, found, proved and removed. Knows no sessions and no HTTP.
 //!
-//! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`] and [`process`] offer it,
+//! In reading order: [`mod@launcher`] is what an engine must offer, [`docker`], [`kubernetes`] and [`process`] offer it,
 //! [`proof`] looks inside a sandbox for evidence of its seal, [`engine`] watches over the engine's
 //! health, [`registry`] knows which sandboxes exist, [`queue`] is the line for their places, [`pressure`]
 //! keeps the door while the host is short of something, [`pool`] starts some ahead, [`builds`] makes
@@ -16,7 +16,7 @@ use belljar_link::client::{Link, LinkError};
 use belljar_link::message::{OpenTerminal, Size};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, info_span};
@@ -29,6 +29,8 @@ pub mod launcher;
 pub mod builds;
 
 pub mod docker;
+
+pub mod kubernetes;
 
 pub mod process;
 
@@ -99,6 +101,10 @@ const START_DEADLINE: Duration = Duration::from_secs(45);
 /// A sandbox without any gateway ends after this long: time enough to start the next one.
 pub const UNLINKED: Duration = Duration::from_secs(60);
 
+/// Pause between attempts to take up a link that was lost, and how long they go on: the agent ends the
+/// sandbox after [`UNLINKED`].
+const MEND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(50));
+
 /// A live sandbox with its link. Dropping it removes it from the engine, in the background.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -153,6 +159,11 @@ impl Sandbox {
     pub fn hand_over(self) {
         self.slot.hand_over();
     }
+
+    /// Leave it to another gateway, which has taken it.
+    pub fn let_go(self) {
+        self.slot.let_go();
+    }
 }
 
 /// How the main terminal begins.
@@ -193,6 +204,7 @@ impl fmt::Debug for Sandboxes {
 pub fn launcher(config: &Config) -> Arc<dyn Launcher> {
     match config.launcher {
         LauncherKind::Docker => Arc::new(docker::DockerLauncher::new(config)),
+        LauncherKind::Kubernetes => Arc::new(kubernetes::KubernetesLauncher::new(config)),
         LauncherKind::Process => Arc::new(process::ProcessLauncher::new(config.agent.clone())),
     }
 }
@@ -235,7 +247,7 @@ impl Sandboxes {
             stop.clone(),
         ));
         let sandboxes = Self {
-            sealed: launcher.must_be_proved() && config.get().docker.require_gvisor,
+            sealed: launcher.must_be_proved() && config.get().requires_gvisor(),
             builds: Builds::new(launcher.clone()),
             launcher,
             config,
@@ -374,10 +386,11 @@ impl Sandboxes {
         }
     }
 
-    /// Keep a note with a sandbox, for the gateway that comes after this one. False if that one
-    /// could not take the sandbox back.
-    pub async fn keep(&self, id: &SandboxId, note: &str) -> bool {
-        self.launcher.keep(id, note).await.unwrap_or_else(|error| {
+    /// Keep a session's note with its sandbox, for the gateway that comes after this one. False if that
+    /// one could not take the sandbox back.
+    pub async fn keep(&self, id: &SandboxId, session: &str, note: &str) -> bool {
+        let kept = self.launcher.keep(id, session, note).await;
+        kept.unwrap_or_else(|error| {
             tracing::error!(
                 sandbox = %id, %error, remedy = error.remedy(),
                 "no note was kept: this sandbox ends with its gateway"
@@ -386,18 +399,65 @@ impl Sandboxes {
         })
     }
 
-    /// Take up the link to the agent of a sandbox that an earlier gateway left.
-    pub async fn relink(&self, slot: Slot) -> Result<Sandbox, LaunchError> {
-        let io = self.launcher.relink(slot.id()).await?;
-        let door = self.launcher.door(slot.id());
-        let link = hello(io).await?.with_door(door);
-        if link.welcome().sandbox != slot.id().as_str() {
+    /// Whether other gateways serve the same sandboxes.
+    pub fn shared(&self) -> bool {
+        self.launcher.shared()
+    }
+
+    /// The sandbox of a session that is another gateway's, if there is one now, with its note.
+    pub async fn find(&self, session: &str) -> Option<(SandboxId, String)> {
+        self.launcher.find(session).await
+    }
+
+    /// A place for a sandbox that is taken over from another gateway, over the cap or not.
+    pub fn adopt(&self, id: SandboxId) -> Slot {
+        self.registry.adopt(id)
+    }
+
+    /// Take up the link to a sandbox's agent again, where it was lost and the sandbox lives on. False if
+    /// there is none any more.
+    pub async fn mend(&self, sandbox: &mut Sandbox) -> bool {
+        if !self.shared() {
+            return false;
+        }
+        let mend = async {
+            loop {
+                match self.link(sandbox.id()).await {
+                    Ok(link) => return Some(link),
+                    Err(error @ LaunchError::Died(_)) => {
+                        tracing::debug!(sandbox = %sandbox.id(), %error, "there is nothing to mend");
+                        return None;
+                    }
+                    Err(error) => {
+                        tracing::debug!(sandbox = %sandbox.id(), %error, "not mended yet");
+                        sleep(MEND.0).await;
+                    }
+                }
+            }
+        };
+        let Ok(Some(link)) = timeout(MEND.1, mend).await else {
+            return false;
+        };
+        sandbox.link = link.into();
+        true
+    }
+
+    async fn link(&self, id: &SandboxId) -> Result<Link, LaunchError> {
+        let io = self.launcher.relink(id).await?;
+        let door = self.launcher.door(id);
+        let link = hello(io, self.launcher.relay_key(id))
+            .await?
+            .with_door(door);
+        if link.welcome().sandbox != id.as_str() {
             return Err(LaunchError::NoLink("another agent answered".into()));
         }
-        Ok(Sandbox {
-            slot,
-            link: link.into(),
-        })
+        Ok(link)
+    }
+
+    /// Take up the link to the agent of a sandbox that an earlier gateway left.
+    pub async fn relink(&self, slot: Slot) -> Result<Sandbox, LaunchError> {
+        let link = self.link(slot.id()).await?.into();
+        Ok(Sandbox { slot, link })
     }
 
     /// Why a sandbox died, as far as the engine knows.
@@ -442,11 +502,12 @@ const GATEWAY: &str = concat!("belljar ", env!("CARGO_PKG_VERSION"));
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
     let door = launcher.door(&spec.id);
-    Ok(hello(io).await?.with_door(door))
+    let hello = hello(io, launcher.relay_key(&spec.id));
+    Ok(hello.await?.with_door(door))
 }
 
-async fn hello(io: Box<dyn Transport>) -> Result<Link, LinkError> {
-    let hello = Link::establish(io, GATEWAY);
+async fn hello(io: Box<dyn Transport>, relay_key: Option<String>) -> Result<Link, LinkError> {
+    let hello = Link::establish(io, GATEWAY, relay_key);
     hello.instrument(info_span!("hello")).await
 }
 

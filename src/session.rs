@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use belljar_link::client::{
@@ -27,7 +27,7 @@ use tracing::field::Empty;
 use crate::config::{Live, Template};
 use crate::limit::{self, Client, Limiter, Permit};
 use crate::sandbox::{
-    AtCapacity, EngineState, MainTerminal, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
+    AtCapacity, EngineState, MainTerminal, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED, Warm,
 };
 use crate::secret::{Token, TokenHash, random_hex};
 use crate::store::{Ends, Store};
@@ -116,6 +116,8 @@ pub enum EndReason {
     Shutdown,
     /// The gateway is going away, and the session lives on for the next one.
     HandedOver,
+    /// Another gateway has taken the session over, for a visitor who came there.
+    TakenOver,
 }
 
 impl EndReason {
@@ -133,6 +135,7 @@ impl EndReason {
             Self::StartFailed => "start_failed",
             Self::Shutdown => "shutdown",
             Self::HandedOver => "handed_over",
+            Self::TakenOver => "taken_over",
         }
     }
 }
@@ -407,6 +410,13 @@ pub struct Identity {
     token: TokenHash,
 }
 
+impl Identity {
+    /// Whether `presented` is this session's token, in constant time.
+    pub fn opens_with(&self, presented: &str) -> bool {
+        self.token.matches(presented)
+    }
+}
+
 /// A session as everyone but its own task sees it.
 #[derive(Debug)]
 pub struct Session {
@@ -467,11 +477,6 @@ impl Session {
             state,
         };
         (Arc::new(session), handle)
-    }
-
-    /// Whether `presented` is this session's token, in constant time.
-    pub fn opens_with(&self, presented: &str) -> bool {
-        self.token.matches(presented)
     }
 
     /// Where it is in its life.
@@ -643,6 +648,21 @@ impl Session {
     }
 }
 
+/// A session of another gateway, as its note says.
+#[derive(Debug)]
+pub struct Elsewhere {
+    sandbox: SandboxId,
+    note: Note,
+}
+
+impl Deref for Elsewhere {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.note.identity
+    }
+}
+
 /// What a new session is given.
 #[derive(Debug)]
 enum Room {
@@ -663,6 +683,8 @@ pub struct Sessions {
     archive: Arc<Archive>,
     tasks: TaskTracker,
     leave: watch::Sender<Option<Leave>>,
+    /// Held while a session is looked for and taken over, so that it is taken over once.
+    taking_over: Mutex<()>,
 }
 
 impl Sessions {
@@ -684,6 +706,7 @@ impl Sessions {
             archive,
             tasks,
             leave: watch::Sender::new(None),
+            taking_over: Mutex::default(),
         }
     }
 
@@ -826,31 +849,61 @@ impl Sessions {
     /// Take back what earlier gateways left. What cannot be is removed.
     pub fn adopt(&self, kept: Vec<(Slot, String)>) {
         for (slot, note) in kept {
-            let note = match Note::read(&note, SystemTime::now()) {
-                Ok(note) => note,
-                Err(error) => {
-                    tracing::warn!(sandbox = %slot.id(), %error, "not taken back");
-                    self.metrics.adopted("refused");
-                    continue;
-                }
-            };
-            let ago = note.identity.created_at.elapsed().unwrap_or_default();
-            let permit = self
-                .limiter
-                .readmit(note.identity.client, ago, Instant::now());
-            let recorded = if note.recorded {
-                Recorded::Running
-            } else {
-                Recorded::No
-            };
-            let shares = Shares::new(note.shares, self.metrics.clone());
-            let (session, handle) = Session::new(note.identity, note.size, recorded, shares);
-            let origin = Origin::Earlier {
-                slot,
-                terminal: note.terminal,
-            };
-            self.run(&session, handle, permit, None, origin, None);
+            if let Some(note) = self.read(slot.id(), &note) {
+                self.take_back(slot, note);
+            }
         }
+    }
+
+    fn read(&self, sandbox: &SandboxId, note: &str) -> Option<Note> {
+        let note = Note::read(note, SystemTime::now());
+        note.inspect_err(|error| {
+            tracing::warn!(%sandbox, %error, "not taken back");
+            self.metrics.adopted("refused");
+        })
+        .ok()
+    }
+
+    fn take_back(&self, slot: Slot, note: Note) -> Arc<Session> {
+        let ago = note.identity.created_at.elapsed().unwrap_or_default();
+        let permit = self
+            .limiter
+            .readmit(note.identity.client, ago, Instant::now());
+        let recorded = if note.recorded {
+            Recorded::Running
+        } else {
+            Recorded::No
+        };
+        let shares = Shares::new(note.shares, self.metrics.clone());
+        let (session, handle) = Session::new(note.identity, note.size, recorded, shares);
+        let origin = Origin::Earlier {
+            slot,
+            terminal: note.terminal,
+        };
+        self.run(&session, handle, permit, None, origin, None);
+        session
+    }
+
+    /// A session that is another gateway's, or was a dead one's.
+    pub async fn elsewhere(&self, id: &str) -> Option<Elsewhere> {
+        if self.leave.borrow().is_some() {
+            return None;
+        }
+        let (sandbox, note) = self.sandboxes.find(id).await?;
+        let note = self.read(&sandbox, &note)?;
+        (note.identity.id.as_str() == id).then_some(Elsewhere { sandbox, note })
+    }
+
+    /// Take a session over from another gateway, which lets it go. Its token must have been presented.
+    pub fn take_over(&self, elsewhere: Elsewhere) -> Arc<Session> {
+        // Nothing that could panic or wait happens under the lock.
+        let _once = self
+            .taking_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Elsewhere { sandbox, note } = elsewhere;
+        self.find(note.identity.id.as_str())
+            .unwrap_or_else(|| self.take_back(self.sandboxes.adopt(sandbox), note))
     }
 
     /// Hand a session to its task.
@@ -901,9 +954,12 @@ impl Sessions {
         self.tasks.spawn(lease.run(origin).instrument(span));
     }
 
-    /// A session that lives or ended a short while ago.
+    /// A session that lives or ended a short while ago. One that another gateway has taken over is not
+    /// this one's to speak of.
     pub fn find(&self, id: &str) -> Option<Arc<Session>> {
-        self.store.find(id)
+        let found = self.store.find(id)?;
+        let over = found.ending().map(|ending| ending.reason);
+        (over != Some(EndReason::TakenOver)).then_some(found)
     }
 
     /// All that live, and those that ended a short while ago.

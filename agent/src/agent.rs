@@ -1,25 +1,26 @@
 //! The sandbox's state, and how the gateway's requests act on it.
 //!
-//! Here are the link itself and its terminals; [`process`] answers about programs without a terminal.
+//! Here are the terminals; [`links`] are the links themselves, [`process`] answers about programs
+//! without a terminal.
+
+mod links;
 
 mod process;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use belljar_link::frame::{Frame, FrameError};
 use belljar_link::message::files::Page;
 use belljar_link::message::{
-    Alive, Attach, Attached, ControlCommand, Done, InputReady, MAX_DIALLED, MAX_TERMINALS,
-    OpenTerminal, Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo,
-    TerminalOpened, UNSUPPORTED, VERSION, Welcome, code,
+    Alive, Attach, Attached, Done, InputReady, MAX_TERMINALS, OpenTerminal, Refusal, Reply,
+    Request, TerminalCommand, TerminalEvent, TerminalInfo, TerminalOpened, UNSUPPORTED,
 };
-use belljar_link::mux::{self, Buffers, ByteStream, FrameStream, Side};
+use belljar_link::mux::{self, ByteStream, FrameStream};
 use futures::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
@@ -34,7 +35,9 @@ use crate::poller::Poller;
 use crate::process::Processes;
 use crate::reaper::Reaper;
 use crate::terminal::Terminal;
-use crate::{Event, dial, port, stats, tasks, wire};
+use crate::{Event, port, stats, tasks};
+
+use links::LinkState;
 
 /// Largest data frame sent. A full turn of the PTY; more would only delay the next ping.
 const CHUNK: usize = 32 * 1024;
@@ -64,6 +67,11 @@ pub(crate) struct Agent {
     started: Instant,
     terminals: Mutex<BTreeMap<u32, Arc<Terminal>>>,
     next_terminal: AtomicU32,
+    /// The link whose gateway has said hello last.
+    current: Mutex<Option<Arc<LinkState>>>,
+    /// What a later gateway must present to be let in by a relay. There is no other way to come by one
+    /// than to be given it, so the first one counts.
+    relay_key: OnceLock<String>,
     events: mpsc::SyncSender<Event>,
 }
 
@@ -92,36 +100,14 @@ impl Agent {
             started: Instant::now(),
             terminals: Mutex::default(),
             next_terminal: AtomicU32::new(1),
+            current: Mutex::default(),
+            relay_key: OnceLock::new(),
             events,
         })
     }
 
     fn terminals(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Terminal>>> {
         self.terminals.lock().expect("no panic while it is held")
-    }
-
-    /// Serve one link until it ends.
-    pub(crate) fn serve(self: &Arc<Self>, input: &OwnedFd, output: OwnedFd) {
-        let (end, ended) = mpsc::channel::<()>();
-        wire::serve(input, output, |wire| {
-            let agent = self.clone();
-            let (_mux, driver) = mux::connect(wire, Side::Agent, Buffers::LARGE, move |stream| {
-                let agent = agent.clone();
-                tasks::spawn(async move {
-                    // A stream that fails is the gateway's to notice; the sandbox goes on.
-                    let _ = agent.stream(stream).await;
-                });
-                true
-            });
-            let agent = self.clone();
-            tasks::spawn(async move {
-                let _ = driver.await;
-                agent.life.set_linked(false);
-                drop(end);
-            });
-        });
-        // The next link's hello must not be overtaken by this one's end.
-        let _ = ended.recv();
     }
 
     /// Pass a signal on to the program of every terminal.
@@ -132,17 +118,22 @@ impl Agent {
         }
     }
 
-    async fn stream(self: Arc<Self>, stream: ByteStream) -> Result<(), FrameError> {
+    async fn stream(
+        self: Arc<Self>,
+        stream: ByteStream,
+        link: Arc<LinkState>,
+    ) -> Result<(), FrameError> {
         let mut stream = mux::framed(stream, 4096);
         let Some(first) = stream.next().await else {
             return Ok(());
         };
+        self.life.heard();
         let Ok(request) = first?.parse::<Request>() else {
             let refusal = Refusal::new(UNSUPPORTED, "this agent does not know that operation");
             return reply::<()>(&mut stream, Err(refusal)).await;
         };
         match request {
-            Request::Hello(_) => self.control(stream).await,
+            Request::Hello(hello) => self.control(hello, stream, link).await,
             Request::Ping => reply(&mut stream, Ok(Alive {})).await,
             Request::Inspect => reply(&mut stream, Ok(inspect())).await,
             Request::OpenTerminal(open) => {
@@ -184,74 +175,12 @@ impl Agent {
                 reply(&mut stream, Ok(stats)).await
             }
             Request::Dial { key } => {
-                let dialled = self.dial(key);
+                let dialled = self.dial(key, link);
                 reply(&mut stream, dialled).await
             }
             // All others are about files, and whoever serves those knows which are not.
             request => self.files.serve(request, stream).await,
         }
-    }
-
-    async fn control(&self, mut stream: FrameStream) -> Result<(), FrameError> {
-        self.life.set_linked(true);
-        let welcome = Welcome {
-            version: VERSION,
-            agent: env!("CARGO_PKG_VERSION").into(),
-            sandbox: self.sandbox.clone(),
-            deadline_ms: u64::try_from(self.life.remaining().as_millis()).unwrap_or(u64::MAX),
-            terminals: self.infos(),
-        };
-        reply(&mut stream, Ok(welcome)).await?;
-        while let Some(frame) = stream.next().await {
-            match frame?.parse() {
-                Ok(ControlCommand::SetDeadline { remaining_ms }) => {
-                    self.life.set_deadline(Duration::from_millis(remaining_ms));
-                }
-                Ok(ControlCommand::Terminate) => {
-                    let _ = self
-                        .events
-                        .send(Event::Over("the gateway has ended the sandbox"));
-                }
-                // From a newer gateway, which knows by the welcome that this agent is older.
-                Ok(_) | Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Dial the gateway once more and serve one stream there, on a thread of its own: what a key passes
-    /// on its way is then only what concerns it.
-    fn dial(self: &Arc<Self>, key: String) -> Reply<Done> {
-        let Some(path) = self.gateway.clone() else {
-            return Err(Refusal::new(UNSUPPORTED, "this link was not dialled"));
-        };
-        if self.dialled.fetch_add(1, Ordering::Relaxed) >= MAX_DIALLED {
-            self.dialled.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("{MAX_DIALLED} connections are all that it dials");
-            return Err(Refusal::new(code::BUSY, message));
-        }
-        let agent = self.clone();
-        let started = tasks::thread("stream", move || {
-            // A gateway that does not let it in has another way.
-            let _ = agent.serve_own(&path, &key);
-            agent.dialled.fetch_sub(1, Ordering::Relaxed);
-        });
-        started.map(|()| Done {}).map_err(|error| {
-            self.dialled.fetch_sub(1, Ordering::Relaxed);
-            Refusal::new(code::BUSY, format!("no thread: {error}"))
-        })
-    }
-
-    fn serve_own(self: &Arc<Self>, gateway: &Path, key: &str) -> io::Result<()> {
-        let (input, output) = dial::dial(gateway)?;
-        rustix::io::write(&output, key.as_bytes())?;
-        wire::serve(&input, output, |wire| {
-            let agent = self.clone();
-            tasks::spawn(async move {
-                let _ = agent.stream(ByteStream::own(wire)).await;
-            });
-        });
-        Ok(())
     }
 
     fn infos(&self) -> Vec<TerminalInfo> {

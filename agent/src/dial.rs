@@ -16,7 +16,7 @@ use crate::wire;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
 /// Serve one link after the other. Over a socket this does not end; standard input and output are
-/// one link, and then there is no other.
+/// one link, and any other comes by [`crate::relay`].
 pub(crate) fn links(agent: &Arc<Agent>, socket: Option<PathBuf>) {
     let Some(path) = socket else {
         if let Err(error) = stdio(agent) {
@@ -49,6 +49,7 @@ fn stdio(agent: &Arc<Agent>) -> io::Result<()> {
     let output = if wire::is_socket(&input)? {
         input.try_clone()?
     } else {
+        wire::can_give_up(io::stdout())?;
         io::stdout().as_fd().try_clone_to_owned()?
     };
     agent.serve(&input, output);

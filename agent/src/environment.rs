@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use belljar_link::message::AGENT_THREADS;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -47,6 +47,21 @@ pub(crate) fn prepare() {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
+/// Lower the limits of this process and all below it, where the engine sets none. Each is lowered as
+/// far as that is allowed.
+pub(crate) fn limit(limits: &[(Resource, u64)]) {
+    for (resource, most) in limits {
+        let hard = getrlimit(*resource).maximum;
+        let most = Some(hard.map_or(*most, |hard| hard.min(*most)));
+        let limit = Rlimit {
+            current: most,
+            maximum: most,
+        };
+        // Best effort; `belljar doctor` looks at what came of it.
+        let _ = setrlimit(*resource, limit);
+    }
+}
+
 /// The home directory, or `/` if that is none.
 pub(crate) fn home() -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from);
@@ -82,9 +97,10 @@ pub(crate) fn limit_processes(program: Pid) {
 
 /// As PID 1, give up the standard streams that are not the link. They lead to the engine, which
 /// reads for ever what is poured into them; and gVisor lets the visitor, who has the same user id,
-/// open them by way of `/proc/1/fd`: that would be CPU of the host, beyond the sandbox's limit.
+/// open them by way of `/proc/1/fd`: that would be CPU of the host, beyond the sandbox's limit. Where
+/// they are the link, the standard error stays too: containerd ends an attach when any of the three ends.
 pub(crate) fn leave_standard_streams(link_is_stdio: bool) {
-    if rustix::process::getpid() != Pid::INIT {
+    if link_is_stdio || rustix::process::getpid() != Pid::INIT {
         return;
     }
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -92,10 +108,8 @@ pub(crate) fn leave_standard_streams(link_is_stdio: bool) {
     let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty()) else {
         return;
     };
-    if !link_is_stdio {
-        let _ = rustix::stdio::dup2_stdin(&null);
-        let _ = rustix::stdio::dup2_stdout(&null);
-    }
+    let _ = rustix::stdio::dup2_stdin(&null);
+    let _ = rustix::stdio::dup2_stdout(&null);
     let _ = rustix::stdio::dup2_stderr(&null);
 }
 

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// Longest deadline that is kept, so that clock arithmetic cannot overflow: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Where a lost gateway leaves no trace, it counts as lost once nothing was heard of it for so long:
+/// three of the pings that a gateway sends every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+
 /// The two clocks, running.
 pub(crate) struct Life {
     clocks: Mutex<Clocks>,
@@ -46,6 +50,20 @@ impl Life {
         self.changed.notify_one();
     }
 
+    /// From now on, a gateway is lost when it is silent, too: its link does not tell. An engine's attach
+    /// keeps the standard input of a container open when whoever was attached is gone.
+    pub(crate) fn mistrust_silence(&self) {
+        self.lock().heard = Some(Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// The gateway is there. Costs no wake-up: the end only moves away.
+    pub(crate) fn heard(&self) {
+        if let Some(heard) = &mut self.lock().heard {
+            *heard = Instant::now();
+        }
+    }
+
     /// Wait until the sandbox must end; returns why.
     pub(crate) fn over(&self) -> &'static str {
         let mut clocks = self.lock();
@@ -68,6 +86,8 @@ struct Clocks {
     /// When the last gateway was lost; `None` while there is one.
     unlinked_since: Option<Instant>,
     unlinked_limit: Duration,
+    /// When a gateway was last heard, where its silence means that it is lost.
+    heard: Option<Instant>,
 }
 
 impl Clocks {
@@ -76,6 +96,7 @@ impl Clocks {
             deadline: now + deadline.min(LONGEST),
             unlinked_since: Some(now),
             unlinked_limit: unlinked_limit.min(LONGEST),
+            heard: None,
         }
     }
 
@@ -89,7 +110,9 @@ impl Clocks {
 
     /// When the sandbox must end as things are, and why.
     fn end(&self) -> (Instant, &'static str) {
-        let unlinked = self.unlinked_since.map(|since| since + self.unlinked_limit);
+        let silent = || self.heard.map(|heard| heard + SILENCE);
+        let unlinked = self.unlinked_since.or_else(silent);
+        let unlinked = unlinked.map(|since| since + self.unlinked_limit);
         match unlinked {
             Some(at) if at < self.deadline => (at, "no gateway has linked in time"),
             _ => (self.deadline, "the sandbox's deadline has passed"),
@@ -116,6 +139,17 @@ mod tests {
         clocks.set_linked(false, begun + 5 * MINUTE + MINUTE / 2);
         let end = (begun + 6 * MINUTE, "no gateway has linked in time");
         assert_eq!(clocks.end(), end);
+    }
+
+    #[test]
+    fn a_silent_gateway_is_lost_where_nothing_else_tells() {
+        let begun = Instant::now();
+        let mut clocks = Clocks::new(HOUR, MINUTE, begun);
+        clocks.set_linked(true, begun);
+        clocks.heard = Some(begun + 5 * MINUTE);
+        assert_eq!(clocks.end().0, begun + 6 * MINUTE + SILENCE);
+        clocks.set_linked(false, begun + 5 * MINUTE);
+        assert_eq!(clocks.end().0, begun + 6 * MINUTE);
     }
 
     #[test]

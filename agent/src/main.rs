@@ -5,7 +5,7 @@
 //!
 //! In reading order: [`agent`] answers the gateway's requests, [`terminal`] is a program on a
 //! [`pty`] with its [`history`] and [`flow`] control, [`process`] one without a terminal, [`files`] are
-//! the sandbox's files, [`port`] its ports, [`stats`] what it uses, [`reaper`] waits for processes, [`life`] decides when it is over, [`dial`] finds the gateway, [`wire`] carries a link's bytes, [`inspect`]
+//! the sandbox's files, [`port`] its ports, [`stats`] what it uses, [`reaper`] waits for processes, [`life`] decides when it is over, [`dial`] finds the gateway, [`relay`] lets a later one in, [`install`] puts the agent where a sandbox finds it, [`wire`] carries a link's bytes, [`inspect`]
 //! looks around for `belljar doctor`. Everything that waits is a thread that blocks; [`tasks`] says
 //! why, and runs what a link does. [`poller`] is the thread that waits for what is many, [`hands`]
 //! are those that do what is slow.
@@ -36,6 +36,10 @@ mod life;
 
 mod dial;
 
+mod relay;
+
+mod install;
+
 mod wire;
 
 mod tasks;
@@ -53,7 +57,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -61,12 +65,18 @@ use crate::agent::Agent;
 use crate::life::Life;
 
 const USAGE: &str = "usage: belljar-agent --sandbox ID --link PATH|stdio \
-    --deadline SECONDS --unlinked SECONDS
+    --deadline SECONDS --unlinked SECONDS [--processes N] [--open-files N] [--file-size BYTES]
+       belljar-agent relay --sandbox ID
+       belljar-agent install DIRECTORY
 
 Started by the Belljar gateway as PID 1 of a sandbox; not for use by hand.
   --link      the gateway's Unix socket, or stdio
   --deadline  the sandbox ends after this long
-  --unlinked  the sandbox ends after this long without a gateway";
+  --unlinked  the sandbox ends after this long without a gateway
+  --processes, --open-files, --file-size
+              limits, where the engine sets none
+  relay       joins standard input and output to the agent of this sandbox
+  install     copies this binary into a directory";
 
 struct Arguments {
     sandbox: String,
@@ -74,18 +84,35 @@ struct Arguments {
     socket: Option<PathBuf>,
     deadline: Duration,
     unlinked: Duration,
+    limits: Vec<(Resource, u64)>,
 }
 
-fn arguments() -> Result<Arguments, lexopt::Error> {
+/// What this process is to be.
+enum Part {
+    Agent(Arguments),
+    Relay { sandbox: String },
+    Install { directory: PathBuf },
+}
+
+fn arguments() -> Result<Part, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
     let (mut sandbox, mut link, mut deadline, mut unlinked) = (None, None, None, None);
+    let mut limits = Vec::new();
+    let (mut relay, mut directory) = (false, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("sandbox") => sandbox = Some(parser.value()?.string()?),
             Long("link") => link = Some(PathBuf::from(parser.value()?)),
             Long("deadline") => deadline = Some(parser.value()?.parse()?),
             Long("unlinked") => unlinked = Some(parser.value()?.parse()?),
+            Long("processes") => limits.push((Resource::Nproc, parser.value()?.parse()?)),
+            Long("open-files") => limits.push((Resource::Nofile, parser.value()?.parse()?)),
+            Long("file-size") => limits.push((Resource::Fsize, parser.value()?.parse()?)),
+            Value(word) if word == "relay" && !relay => relay = true,
+            Value(word) if word == "install" && directory.is_none() => {
+                directory = Some(PathBuf::from(parser.value()?));
+            }
             Long("version") => {
                 println!("belljar-agent {}", env!("CARGO_PKG_VERSION"));
                 std::process::exit(0);
@@ -93,24 +120,38 @@ fn arguments() -> Result<Arguments, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
+    if let Some(directory) = directory {
+        return Ok(Part::Install { directory });
+    }
+    if relay {
+        let sandbox = sandbox.ok_or("--sandbox is required")?;
+        return Ok(Part::Relay { sandbox });
+    }
     let missing = "--sandbox, --link, --deadline and --unlinked are required";
-    Ok(Arguments {
+    Ok(Part::Agent(Arguments {
         sandbox: sandbox.ok_or(missing)?,
         socket: Some(link.ok_or(missing)?).filter(|link| link.as_os_str() != "stdio"),
         deadline: Duration::from_secs(deadline.ok_or(missing)?),
         unlinked: Duration::from_secs(unlinked.ok_or(missing)?),
-    })
+        limits,
+    }))
 }
 
 fn main() -> ExitCode {
     let arguments = match arguments() {
-        Ok(arguments) => arguments,
+        Ok(Part::Agent(arguments)) => arguments,
+        Ok(Part::Relay { sandbox }) => {
+            environment::prepare();
+            return helped(relay::run(&sandbox));
+        }
+        Ok(Part::Install { directory }) => return helped(install::run(&directory)),
         Err(error) => {
             eprintln!("belljar-agent: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
     environment::prepare();
+    environment::limit(&arguments.limits);
     environment::leave_standard_streams(arguments.socket.is_none());
     // A thread that dies alone would leave a sandbox that half works; without its PID 1 it is gone.
     std::panic::set_hook(Box::new(|panic| {
@@ -127,6 +168,16 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("belljar-agent: {error}");
             std::process::exit(1)
+        }
+    }
+}
+
+fn helped(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("belljar-agent: {error}");
+            ExitCode::FAILURE
         }
     }
 }

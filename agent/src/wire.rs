@@ -9,12 +9,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use rustix::fs::{FileType, fstat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tasks;
+
+/// How often a write that the engine does not take looks whether its link has been given up.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
 
 /// Bytes read at once.
 const READ: usize = 16 * 1024;
@@ -70,23 +77,29 @@ impl Inbox {
 pub(crate) struct Wire {
     inbox: Arc<Inbox>,
     output: OwnedFd,
+    /// Whether the link has been given up.
+    over: Over,
 }
+
+/// Tells whether a link has been given up, to a write that is held up.
+pub(crate) type Over = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Drop for Wire {
     fn drop(&mut self) {
         self.inbox.lock().abandoned = true;
         self.inbox.drained.notify_one();
-        // Ends the thread's read. Of a pipe it does not, but that link is the only one there is.
+        // Ends the thread's read. Of a pipe it does not; its next bytes will.
         let _ = rustix::net::shutdown(&self.output, Shutdown::Both);
     }
 }
 
 /// Serve a link until its input ends: `start` makes its tasks.
-pub(crate) fn serve(input: &OwnedFd, output: OwnedFd, start: impl FnOnce(Wire)) {
+pub(crate) fn serve(input: &OwnedFd, output: OwnedFd, over: Over, start: impl FnOnce(Wire)) {
     let inbox = Arc::new(Inbox::default());
     start(Wire {
         inbox: inbox.clone(),
         output,
+        over,
     });
     tasks::run();
     let mut buffer = vec![0; READ];
@@ -102,6 +115,14 @@ pub(crate) fn serve(input: &OwnedFd, output: OwnedFd, start: impl FnOnce(Wire)) 
             return;
         }
     }
+}
+
+/// Let writes to a pipe be given up: nothing can end one that blocks in the kernel because the engine
+/// has stopped reading. Not for a socket, whose reads would not block any more either, and whose
+/// shutdown ends a write.
+pub(crate) fn can_give_up(pipe: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(&pipe)?;
+    Ok(fcntl_setfl(pipe, flags | OFlags::NONBLOCK)?)
 }
 
 /// Whether this is a socket: read and written by one descriptor.
@@ -143,6 +164,14 @@ impl AsyncWrite for Wire {
         loop {
             match rustix::io::write(&self.output, buf) {
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if (self.over)() => {
+                    return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                }
+                // Here, and not as a task's wait: a blocked write is what this type promises.
+                Err(Errno::AGAIN) => {
+                    let mut output = [PollFd::new(&self.output, PollFlags::OUT)];
+                    let _ = poll(&mut output, Some(&LOOK));
+                }
                 written => return Poll::Ready(Ok(written?)),
             }
         }

@@ -16,14 +16,15 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::frame::{Frame, FrameError};
 use crate::message::files::Page;
 use crate::message::{
-    Alive, Attach, Attached, ControlCommand, Done, Hello, InputReady, Inspection, MAX_TERMINALS,
-    OpenTerminal, Refusal, Reply, Request, TerminalCommand, TerminalEvent, TerminalInfo,
-    TerminalOpened, VERSION, Welcome,
+    Alive, Attach, Attached, ControlCommand, ControlEvent, Done, Hello, InputReady, Inspection,
+    MAX_TERMINALS, OpenTerminal, Refusal, Reply, Request, TerminalCommand, TerminalEvent,
+    TerminalInfo, TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
 use crate::socket::Door;
@@ -34,6 +35,9 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an agent may take to dial once more. It takes a millisecond; without it there is another way.
 const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long the agent's last word may take to be read after a link has ended.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Initial frame buffer. Small, because the gateway holds several for every session.
 const FRAME_BUFFER: usize = 1024;
@@ -80,21 +84,31 @@ pub struct Link {
     mux: Mux,
     /// For streams with connections of their own.
     door: Option<Door>,
-    control: tokio::sync::Mutex<FrameStream>,
+    control: tokio::sync::Mutex<SplitSink<FrameStream, Frame>>,
     welcome: Welcome,
     driver: tokio::task::AbortHandle,
+    /// Listens to what the agent says of the link itself.
+    listener: tokio::task::AbortHandle,
+    /// Whether another gateway has taken the link over; the sender goes when nothing more is said.
+    taken_over: watch::Receiver<bool>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.driver.abort();
+        self.listener.abort();
     }
 }
 
 impl Link {
     /// Take up a link on `io`: multiplex it, say hello, read the welcome. Spawns the task that
-    /// drives the connection.
-    pub async fn establish<T>(io: T, gateway: &str) -> Result<Self, LinkError>
+    /// drives the connection. With `relay_key` ([`crate::message::RELAY_KEY`] bytes) a later gateway
+    /// can come to the agent by a relay.
+    pub async fn establish<T>(
+        io: T,
+        gateway: &str,
+        relay_key: Option<String>,
+    ) -> Result<Self, LinkError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -103,6 +117,7 @@ impl Link {
         let hello = Request::Hello(Hello {
             version: VERSION,
             gateway: gateway.into(),
+            relay_key,
         });
         let opened = call::<Welcome>(&mux, &hello).await;
         let (welcome, mut control) = opened.inspect_err(|_| driver.abort())?;
@@ -114,12 +129,17 @@ impl Link {
                 theirs: welcome.version,
             });
         }
+        let (control, news) = control.split();
+        let (tell, taken_over) = watch::channel(false);
+        let listener = tokio::spawn(listen(news, tell, driver.clone())).abort_handle();
         Ok(Self {
             mux,
             door: None,
             control: tokio::sync::Mutex::new(control),
             welcome,
             driver,
+            listener,
+            taken_over,
         })
     }
 
@@ -129,6 +149,14 @@ impl Link {
     pub fn with_door(mut self, door: Option<Door>) -> Self {
         self.door = door;
         self
+    }
+
+    /// Whether a link that has ended did so because another gateway took it over.
+    pub async fn taken_over(&self) -> bool {
+        let mut taken_over = self.taken_over.clone();
+        // The agent's last word may come a moment after the end is seen.
+        let told = taken_over.wait_for(|taken_over| *taken_over);
+        matches!(timeout(LAST_WORD, told).await, Ok(Ok(_)))
     }
 
     /// What the agent said of itself when the link was taken up.
@@ -240,6 +268,21 @@ impl Link {
             .await
             .map_err(|_| LinkError::Deadline)??;
         Ok(())
+    }
+}
+
+/// Hear what the agent says of the link itself. What was taken over is nobody's to use any more.
+async fn listen(
+    mut news: SplitStream<FrameStream>,
+    tell: watch::Sender<bool>,
+    driver: tokio::task::AbortHandle,
+) {
+    while let Some(Ok(frame)) = news.next().await {
+        if let Ok(ControlEvent::TakenOver) = frame.parse() {
+            tell.send_replace(true);
+            driver.abort();
+            return;
+        }
     }
 }
 

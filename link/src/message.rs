@@ -238,7 +238,14 @@ pub struct Hello {
     pub version: u32,
     /// Name and version of the gateway, for the agent's diagnostics.
     pub gateway: String,
+    /// What a later gateway will present to be let in by `belljar-agent relay`; absent: nobody can
+    /// come that way. [`RELAY_KEY`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_key: Option<String>,
 }
+
+/// Length of a relay key, bytes: HMAC-SHA256 in hexadecimal digits.
+pub const RELAY_KEY: usize = 64;
 
 /// The agent introduces itself and says what it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,7 +279,16 @@ pub struct TerminalInfo {
     pub exit: Option<Exit>,
 }
 
-/// Sent on the stream of [`Request::Hello`].
+/// Agent to gateway on the stream of [`Request::Hello`], after the welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ControlEvent {
+    /// Another gateway has said hello; this link ends.
+    TakenOver,
+}
+
+/// Gateway to agent on the stream of [`Request::Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, LauncherKind, Template};
 use crate::sandbox::docker::DockerLauncher;
+use crate::sandbox::kubernetes::KubernetesLauncher;
 use crate::sandbox::process::ProcessLauncher;
 use crate::sandbox::{LaunchError, Launcher, proof};
 
@@ -57,6 +58,7 @@ pub(super) async fn run(config: &Config) -> ExitCode {
     let mut report = Report::default();
     match config.launcher {
         LauncherKind::Docker => docker(config, &mut report).await,
+        LauncherKind::Kubernetes => kubernetes(config, &mut report).await,
         LauncherKind::Process => {
             let launcher = ProcessLauncher::new(config.agent.clone());
             if report.result("agent", launcher.ping().await).is_some() {
@@ -67,6 +69,45 @@ pub(super) async fn run(config: &Config) -> ExitCode {
         }
     }
     report.end()
+}
+
+async fn kubernetes(config: &Config, report: &mut Report) {
+    let launcher = KubernetesLauncher::new(config);
+    let Some(version) = report.result("API server", launcher.describe().await) else {
+        return;
+    };
+    report.line(true, "API server", &version, "");
+    if report.result("pods", launcher.ping().await).is_none() {
+        return;
+    }
+    let namespace = &config.kubernetes.namespace;
+    report.line(true, "pods", &format!("watched in {namespace}"), "");
+    let shared = launcher.shares_sessions().await;
+    if let Some(shared) = report.result("token key", shared) {
+        let seen = if shared {
+            "sessions outlive their gateway"
+        } else {
+            "none: a session ends with its gateway"
+        };
+        report.line(shared, "token key", seen, "set kubernetes.token_key_file");
+    }
+    say!("Looking inside a probe sandbox:");
+    probe(&launcher, config, report).await;
+}
+
+/// Look inside a sandbox; false if there was none.
+async fn probe(launcher: &dyn Launcher, config: &Config, report: &mut Report) -> bool {
+    let Some(inspection) = report.result("probe", proof::probe(launcher, config).await) else {
+        return false;
+    };
+    let template = config
+        .template(&config.default_template)
+        .cloned()
+        .unwrap_or_default();
+    for finding in proof::judge(&inspection, &template, config.launcher) {
+        report.line(finding.ok, finding.subject, &finding.seen, finding.remedy);
+    }
+    true
 }
 
 async fn docker(config: &Config, report: &mut Report) {
@@ -112,9 +153,9 @@ async fn docker(config: &Config, report: &mut Report) {
     }
 
     say!("Looking inside a probe sandbox:");
-    let Some(inspection) = report.result("probe", proof::probe(&launcher, config).await) else {
+    if !probe(&launcher, config, report).await {
         return;
-    };
+    }
     let link = launcher.route_name().unwrap_or("unknown");
     let advice = if link == "socket" {
         "over a Unix socket"
@@ -122,11 +163,4 @@ async fn docker(config: &Config, report: &mut Report) {
         "over attach; slower: register the runtime with --host-uds=open for a socket"
     };
     report.line(true, "link", advice, "");
-    let template = config
-        .template(&config.default_template)
-        .cloned()
-        .unwrap_or_default();
-    for finding in proof::judge(&inspection, &template) {
-        report.line(finding.ok, finding.subject, &finding.seen, finding.remedy);
-    }
 }

@@ -66,7 +66,8 @@ async fn serve(
     let control = Control::of(config);
     // Before it looks for what an earlier gateway has left. Processes are nobody else's.
     let _alone = match config.launcher {
-        LauncherKind::Process => None,
+        // Gateways of a cluster serve the same sessions, as many of them as there are.
+        LauncherKind::Process | LauncherKind::Kubernetes => None,
         LauncherKind::Docker => Some(control.alone().await.map_err(|error| {
             let (namespace, dir) = (&config.docker.namespace, config.run_dir.display());
             match error.kind() {

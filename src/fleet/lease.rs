@@ -240,7 +240,10 @@ impl Lease {
     /// Write down what the next gateway must know.
     async fn keep(&mut self, sandbox: &Sandbox) {
         let note = Note::of(&self.held, false).write();
-        self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
+        self.kept = self
+            .sandboxes
+            .keep(sandbox.id(), self.held.id.as_str(), &note)
+            .await;
     }
 
     async fn live(&mut self, sandbox: Sandbox) -> Next {
@@ -334,7 +337,7 @@ impl Lease {
                     // and nothing else.
                     let note = Note::of(&self.held, true).write();
                     return match how {
-                        Leave::HandOver if self.sandboxes.keep(&SandboxId::random(), &note).await => {
+                        Leave::HandOver if self.sandboxes.keep(&SandboxId::random(), self.held.id.as_str(), &note).await => {
                             Next::End(Reason::HandedOver)
                         }
                         _ => Next::End(Reason::Shutdown),

@@ -506,7 +506,7 @@ impl Launcher for DockerLauncher {
         }
     }
 
-    async fn keep(&self, id: &SandboxId, note: &str) -> Result<bool, LaunchError> {
+    async fn keep(&self, id: &SandboxId, _: &str, note: &str) -> Result<bool, LaunchError> {
         // An agent on its container's standard input has no way to find another gateway.
         if self.route() != Some(Route::Socket) {
             return Ok(false);

@@ -90,11 +90,12 @@ async fn prove(launcher: &dyn Launcher, config: &Config) -> EngineState {
         Err(error) => EngineState::Down {
             reason: format!("no probe sandbox: {error}; {}", error.remedy()),
         },
-        Ok(inspection) if config.docker.require_gvisor && !proof::is_gvisor(&inspection) => {
+        Ok(inspection) if config.requires_gvisor() && !proof::is_gvisor(&inspection) => {
             EngineState::Unsafe {
                 reason: format!(
                     "the runtime {} does not run gVisor: the kernel log begins with {:?}",
-                    config.docker.runtime, inspection.kernel_log
+                    config.runtime(),
+                    inspection.kernel_log
                 ),
             }
         }

@@ -66,15 +66,32 @@ pub trait Launcher: Send + Sync + 'static {
     /// must [`Launcher::remove`] what may have come to be.
     async fn start(&self, spec: &SandboxSpec) -> Result<Box<dyn Transport>, LaunchError>;
 
-    /// Keep a note with a sandbox, for the gateway that comes after this one. False if this launcher's
-    /// sandboxes end with their gateway.
-    async fn keep(&self, _: &SandboxId, _note: &str) -> Result<bool, LaunchError> {
+    /// Keep a note with a sandbox, for the gateway that comes after this one, which may ask for it by the
+    /// session that it is of. False if this launcher's sandboxes end with their gateway.
+    async fn keep(&self, _: &SandboxId, _session: &str, _note: &str) -> Result<bool, LaunchError> {
         Ok(false)
     }
 
     /// The sandboxes that earlier gateways left, with their notes.
     async fn kept(&self) -> Result<Vec<(SandboxId, String)>, LaunchError> {
         Ok(Vec::new())
+    }
+
+    /// Whether other gateways serve the same sandboxes: then one that goes on without its gateway is
+    /// nobody's orphan, a link that was lost may be taken up again, and any gateway may be asked for any
+    /// session.
+    fn shared(&self) -> bool {
+        false
+    }
+
+    /// The sandbox of a session that is another gateway's, if there is one now, with its note.
+    async fn find(&self, _session: &str) -> Option<(SandboxId, String)> {
+        None
+    }
+
+    /// What the agent of a sandbox is told to let later gateways in by, where they come by a relay.
+    fn relay_key(&self, _: &SandboxId) -> Option<String> {
+        None
     }
 
     /// The stream to the agent of a sandbox that an earlier gateway left.
@@ -87,7 +104,7 @@ pub trait Launcher: Send + Sync + 'static {
         None
     }
 
-    /// Every sandbox of this gateway's namespace, dead ones included.
+    /// Every sandbox that this gateway may remove unless it knows it, dead ones included.
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError>;
 
     /// Remove a sandbox and everything that belongs to it, its note first. Removing what is not there
@@ -172,6 +189,14 @@ pub enum LaunchError {
     /// It took too long.
     #[error("{0} took too long")]
     Deadline(&'static str),
+    /// The cluster did not start it.
+    #[error("{problem}")]
+    Cluster {
+        /// What happened, with its cause.
+        problem: String,
+        /// What an operator can do about it.
+        remedy: &'static str,
+    },
     /// The gateway's own machine refused something.
     #[error("{doing}: {cause}")]
     Host {
@@ -207,6 +232,7 @@ impl LaunchError {
                 "give the template more memory; if that is not it, `agent` must be the static \
                  binary that `make agent` builds, for this machine"
             }
+            Self::Cluster { remedy, .. } => remedy,
             Self::Host { .. } => "check the rights on run_dir and the free space",
         }
     }

@@ -7,7 +7,7 @@ use belljar_link::message::Inspection;
 use tokio::time::timeout;
 
 use super::{LaunchError, Launcher, SandboxId, SandboxSpec, launch};
-use crate::config::{Config, Template};
+use crate::config::{Config, LauncherKind, Template};
 
 /// How long the whole probe may take.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -64,8 +64,16 @@ pub struct Finding {
     pub remedy: &'static str,
 }
 
-/// Compare what an agent saw with what the template promises.
-pub fn judge(seen: &Inspection, template: &Template) -> Vec<Finding> {
+/// What a `RuntimeClass` may add to a pod's memory for gVisor itself, bytes. Its limit is the pod's.
+const OVERHEAD: u64 = 128 << 20;
+
+/// Compare what an agent saw with what the template promises. A cluster does not give memory-backed
+/// directories a size on every version: it ends a pod that outgrows them, whose memory bounds them too.
+pub fn judge(seen: &Inspection, template: &Template, launcher: LauncherKind) -> Vec<Finding> {
+    let (overhead, sized) = match launcher {
+        LauncherKind::Kubernetes => (OVERHEAD, false),
+        LauncherKind::Docker | LauncherKind::Process => (0, true),
+    };
     let finding = |subject, ok, seen: String, remedy| Finding {
         subject,
         ok,
@@ -123,7 +131,7 @@ pub fn judge(seen: &Inspection, template: &Template) -> Vec<Finding> {
         ),
         finding(
             "memory",
-            seen.memory > 0 && seen.memory <= template.memory.as_u64(),
+            seen.memory > 0 && seen.memory <= template.memory.as_u64() + overhead,
             mib(seen.memory),
             "the kernel has no memory cgroup: boot with cgroup_enable=memory",
         ),
@@ -141,13 +149,13 @@ pub fn judge(seen: &Inspection, template: &Template) -> Vec<Finding> {
         ),
         finding(
             "home directory",
-            seen.home_bytes > 0 && seen.home_bytes <= template.home_size.as_u64(),
+            seen.home_bytes > 0 && (!sized || seen.home_bytes <= template.home_size.as_u64()),
             mib(seen.home_bytes),
             "the image's HOME must be the template's home",
         ),
         finding(
             "/tmp",
-            seen.tmp_bytes > 0 && seen.tmp_bytes <= template.tmp_size.as_u64(),
+            seen.tmp_bytes > 0 && (!sized || seen.tmp_bytes <= template.tmp_size.as_u64()),
             mib(seen.tmp_bytes),
             "the engine ignores tmpfs sizes: update it",
         ),
@@ -185,7 +193,7 @@ mod tests {
     fn faults(change: impl FnOnce(&mut Inspection)) -> Vec<&'static str> {
         let mut seen = sealed();
         change(&mut seen);
-        let findings = judge(&seen, &Template::default());
+        let findings = judge(&seen, &Template::default(), LauncherKind::Docker);
         let faults = findings.iter().filter(|f| !f.ok).map(|f| f.subject);
         faults.collect()
     }
@@ -217,7 +225,7 @@ mod tests {
             capabilities: "\x1b]0;owned\x07".into(),
             ..sealed()
         };
-        let findings = judge(&seen, &Template::default());
+        let findings = judge(&seen, &Template::default(), LauncherKind::Docker);
         assert!(findings.iter().all(|f| !f.seen.contains('\x1b')));
     }
 }

@@ -288,6 +288,8 @@ enum Fate {
     Remove,
     /// The sandbox is the next gateway's.
     HandOver,
+    /// Another gateway has taken the sandbox: the place is free.
+    LetGo,
 }
 
 impl Slot {
@@ -318,13 +320,18 @@ impl Slot {
     pub(super) fn hand_over(mut self) {
         self.fate = Fate::HandOver;
     }
+
+    /// Leave the sandbox to another gateway, which has it already.
+    pub(super) fn let_go(mut self) {
+        self.fate = Fate::LetGo;
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.registry.state();
         match self.fate {
-            Fate::Free => drop(self.registry.free(&mut state, &self.id)),
+            Fate::Free | Fate::LetGo => drop(self.registry.free(&mut state, &self.id)),
             Fate::Remove => {
                 let doomed = Entry::Doomed {
                     due: Instant::now(),
@@ -416,6 +423,18 @@ mod tests {
         assert!(registry.contains(&id));
         registry.doom_orphan(id);
         assert!(registry.take_due(8, Instant::now()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_gateway_has_taken_leaves_a_free_place() {
+        let registry = registry(1, 0);
+        let mut slot = registry.reserve(SandboxId::random()).unwrap();
+        slot.mark_started();
+        let id = slot.id().clone();
+        slot.let_go();
+        assert!(!registry.contains(&id));
+        assert!(registry.take_due(8, Instant::now()).is_empty());
+        drop(registry.reserve(SandboxId::random()).unwrap());
     }
 
     #[tokio::test(start_paused = true)]

@@ -105,10 +105,13 @@ impl Lease {
         self.metrics.session_state(None, Some("starting"));
         let starting = tracing::info_span!("start");
         let ending = match self.begin(origin).instrument(starting).await {
-            Ok((sandbox, terminal)) => {
+            Ok((mut sandbox, terminal)) => {
                 let recorder = self.record(&sandbox, terminal);
-                let ending = self.live(&sandbox, terminal).await;
-                if ending.reason == EndReason::HandedOver {
+                let ending = self.live(&mut sandbox, terminal).await;
+                if ending.reason == EndReason::TakenOver {
+                    drop(recorder);
+                    sandbox.let_go();
+                } else if ending.reason == EndReason::HandedOver {
                     // The next gateway goes on with the recording, too.
                     drop(recorder);
                     sandbox.hand_over();
@@ -143,6 +146,10 @@ impl Lease {
                 if earlier {
                     self.metrics.adopted("linked");
                     self.kept = true;
+                    if self.sandboxes.shared() {
+                        // From now on it is known as this gateway's.
+                        self.keep(&sandbox, terminal).await;
+                    }
                 } else {
                     // Before anyone is given the token: what a visitor can come back to is kept.
                     self.keep(&sandbox, terminal).await;
@@ -171,7 +178,8 @@ impl Lease {
     /// Write down what the next gateway must know.
     async fn keep(&mut self, sandbox: &Sandbox, terminal: u32) {
         let note = Note::of(&self.session, terminal).write();
-        self.kept = self.sandboxes.keep(sandbox.id(), &note).await;
+        let (id, session) = (sandbox.id(), self.session.id.as_str());
+        self.kept = self.sandboxes.keep(id, session, &note).await;
     }
 
     /// The sandbox, and its main terminal.
@@ -216,11 +224,59 @@ impl Lease {
         self.state.send_replace(to);
     }
 
-    async fn live(&mut self, sandbox: &Sandbox, terminal: u32) -> Ending {
+    /// Live until the session ends, over one link after the other if need be.
+    async fn live(&mut self, sandbox: &mut Sandbox, terminal: u32) -> Ending {
         self.set_state(State::Detached);
         // A slow start must not use up the time to come to it.
         self.deadlines.detached(Instant::now());
         let mut current: Option<Current> = None;
+        loop {
+            if let Some(ending) = self.linked(sandbox, terminal, &mut current).await {
+                return ending;
+            }
+            if let Err(ending) = self.mend(sandbox).await {
+                return ending;
+            }
+        }
+    }
+
+    /// The link has ended. If the sandbox lives on without it, take up another.
+    async fn mend(&mut self, sandbox: &mut Sandbox) -> Result<(), Ending> {
+        self.metrics.link_lost("closed");
+        if sandbox.link.taken_over().await {
+            return Err(EndReason::TakenOver.into());
+        }
+        if self.sandboxes.post_mortem(sandbox.id()).await == Death::OutOfMemory {
+            return Err(EndReason::OutOfMemory.into());
+        }
+        let sandboxes = self.sandboxes.clone();
+        let mended = tokio::select! {
+            mended = sandboxes.mend(sandbox) => mended,
+            how = leaving(&mut self.leave) => return Err(self.left(how)),
+        };
+        if !mended {
+            return Err(EndReason::SandboxLost.into());
+        }
+        tracing::info!(session = %self.session.id, sandbox = %sandbox.id(), "the link was lost, and is back");
+        Ok(())
+    }
+
+    /// How the session ends when its gateway goes away.
+    fn left(&self, how: Leave) -> Ending {
+        match how {
+            Leave::HandOver if self.kept => EndReason::HandedOver,
+            _ => EndReason::Shutdown,
+        }
+        .into()
+    }
+
+    /// Live while the link does; `None` when it has ended.
+    async fn linked(
+        &mut self,
+        sandbox: &Sandbox,
+        terminal: u32,
+        current: &mut Option<Current>,
+    ) -> Option<Ending> {
         let metrics = self.metrics.clone();
         let silent = silent(&sandbox.link, &metrics);
         tokio::pin!(silent);
@@ -256,49 +312,38 @@ impl Lease {
                         let _ = reply.send(sandbox.link.terminal(terminal));
                     }
                     Some(Command::Exited(exit)) => {
-                        return Ending { reason: EndReason::Exited, exit: Some(exit) };
+                        return Some(Ending { reason: EndReason::Exited, exit: Some(exit) });
                     }
                     Some(Command::Link(reply)) => {
                         let _ = reply.send(sandbox.link.clone());
                     }
-                    Some(Command::End(reason)) => return reason.into(),
-                    None => return EndReason::Closed.into(),
+                    Some(Command::End(reason)) => return Some(reason.into()),
+                    None => return Some(EndReason::Closed.into()),
                 },
-                () = gone(&mut current) => {
-                    current = None;
+                () = gone(current) => {
+                    *current = None;
                     self.deadlines.detached(Instant::now());
                     self.set_state(State::Detached);
                 }
-                () = sandbox.link.closed() => {
-                    self.metrics.link_lost("closed");
-                    return match self.sandboxes.post_mortem(sandbox.id()).await {
-                        Death::OutOfMemory => EndReason::OutOfMemory,
-                        Death::Unknown => EndReason::SandboxLost,
-                    }.into();
-                }
+                () = sandbox.link.closed() => return None,
                 () = &mut silent => {
                     self.metrics.link_lost("silent");
                     tracing::warn!(
                         session = %self.session.id, sandbox = %sandbox.id(),
                         "the agent does not answer any more: stopped by its visitor, or gVisor has locked itself up"
                     );
-                    return EndReason::SandboxLost.into();
+                    return Some(EndReason::SandboxLost.into());
                 }
-                how = leaving(&mut self.leave) => {
-                    return match how {
-                        Leave::HandOver if self.kept => EndReason::HandedOver,
-                        _ => EndReason::Shutdown,
-                    }.into();
-                }
+                how = leaving(&mut self.leave) => return Some(self.left(how)),
                 () = sleep_until(wake) => {
                     let active = self.session.activity.last();
                     while let Some(due) = self.deadlines.due(active, Instant::now()) {
                         let notice = match due {
                             Due::WarnIdle(left) => Notice::Idle(left),
                             Due::WarnExpiry(left) => Notice::Expiry(left),
-                            Due::End(reason) => return reason.into(),
+                            Due::End(reason) => return Some(reason.into()),
                         };
-                        if let Some(viewer) = &current {
+                        if let Some(viewer) = current.as_ref() {
                             let _ = viewer.notices.try_send(notice);
                         }
                     }

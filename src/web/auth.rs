@@ -16,7 +16,7 @@ use super::protocol::{Fault, FaultCode};
 use crate::config::LauncherKind;
 use crate::limit::Client;
 use crate::limit::client_ip::client_address;
-use crate::session::Session;
+use crate::session::{Identity, Session};
 use crate::telemetry::TraceParent;
 
 /// Whose request this is, as far as limits are concerned.
@@ -67,7 +67,7 @@ pub(super) fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Fault> 
 
 /// The same, where the site that has sent a session's visitor may come back to it.
 pub(super) fn check_origin_for(
-    session: Option<&Session>,
+    session: Option<&Identity>,
     headers: &HeaderMap,
     app: &App,
 ) -> Result<(), Fault> {
@@ -140,15 +140,23 @@ impl FromRequestParts<App> for Owned {
         let Path(path) = path.map_err(IntoResponse::into_response)?;
         let id = path.get("id").map_or("", String::as_str);
         let token = token(&parts.headers, query.token.as_deref());
-        let opened = open(app, id, token.as_deref());
+        let opened = open(app, id, token.as_deref()).await;
         opened.map(Self).map_err(IntoResponse::into_response)
     }
 }
 
 /// The session `id`, for the holder of its token only.
-fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
-    let session = app.sessions.find(id);
-    let session = session.ok_or_else(|| Locked::Refused(no_such_session()))?;
+async fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
+    let Some(session) = app.sessions.find(id) else {
+        let elsewhere = app.sessions.elsewhere(id).await;
+        let elsewhere = elsewhere.ok_or_else(|| Locked::Refused(no_such_session()))?;
+        let token = token.ok_or(Locked::NoToken)?;
+        return if elsewhere.opens_with(token) {
+            Ok(app.sessions.take_over(elsewhere))
+        } else {
+            Err(Locked::Refused(wrong_token(app)))
+        };
+    };
     let token = token.ok_or(Locked::NoToken)?;
     if session.opens_with(token) {
         Ok(session)

@@ -246,7 +246,7 @@ pub(super) fn of_attach(error: &AttachError) -> Fault {
 pub(super) fn of_ending(reason: EndReason) -> Fault {
     let code = match reason {
         EndReason::StartFailed => FaultCode::StartFailed,
-        EndReason::Shutdown | EndReason::HandedOver => FaultCode::GoingAway,
+        EndReason::Shutdown | EndReason::HandedOver | EndReason::TakenOver => FaultCode::GoingAway,
         _ => FaultCode::NoSuchSession,
     };
     Fault::new(code, farewell(reason))

@@ -28,7 +28,8 @@ use super::toolkata;
 use super::turns::{self, Turn};
 use super::websocket::{self, CLOSE_DEADLINE, SEND_DEADLINE};
 use crate::session::{
-    AttachError, AttachRequest, EndReason, Ending, Recorded, Session, Viewer, Waiting,
+    AttachError, AttachRequest, Elsewhere, EndReason, Ending, Identity, Recorded, Session, Viewer,
+    Waiting,
 };
 
 mod early;
@@ -88,9 +89,39 @@ enum Purpose {
     /// A session whose token was presented.
     Attach(Arc<Session>, Key, AttachRequest),
     /// A session whose token will come with the first message.
-    Await(Arc<Session>, AttachRequest),
+    Await(Awaited, AttachRequest),
     /// To be told why not. Only for clients that can be told after the upgrade.
     Refuse(Fault),
+}
+
+/// Where the session is whose token is awaited.
+enum Awaited {
+    Here(Arc<Session>),
+    Elsewhere(Box<Elsewhere>),
+}
+
+impl Awaited {
+    fn identity(&self) -> &Identity {
+        match self {
+            Self::Here(session) => session,
+            Self::Elsewhere(session) => session,
+        }
+    }
+
+    /// What `token` opens of it. One that is elsewhere is taken over, for its owner only: guests of one
+    /// session at two gateways would take it from each other for ever.
+    fn open(self, app: &App, token: String) -> Result<(Arc<Session>, Key), Fault> {
+        match self {
+            Self::Here(session) => {
+                let key = auth::key(app, &session, token)?;
+                Ok((session, key))
+            }
+            Self::Elsewhere(session) if session.opens_with(&token) => {
+                Ok((app.sessions.take_over(*session), Key::Owner(token)))
+            }
+            Self::Elsewhere(_) => Err(auth::wrong_token(app)),
+        }
+    }
 }
 
 /// A session whose visitor has not been given its token yet: if the visitor leaves now, nobody can
@@ -204,7 +235,7 @@ impl Connection {
                 self.wait(*waiting, early).await
             }
             Purpose::Attach(session, key, request) => self.attach(session, key, request).await,
-            Purpose::Await(session, request) => self.await_token(session, request).await,
+            Purpose::Await(awaited, request) => self.await_token(awaited, request).await,
             Purpose::Refuse(fault) => Stop::Fault(fault),
         };
         self.finish(stop).await;
@@ -241,7 +272,7 @@ impl Connection {
     }
 
     /// The token comes with the first message.
-    async fn await_token(&mut self, session: Arc<Session>, mut request: AttachRequest) -> Stop {
+    async fn await_token(&mut self, awaited: Awaited, mut request: AttachRequest) -> Stop {
         let first = async {
             loop {
                 match self.hear().await? {
@@ -265,8 +296,8 @@ impl Connection {
             let message = "The first message must be an attach with a token of this session.";
             return Stop::Fault(Fault::new(FaultCode::TokenRefused, message));
         };
-        let key = match auth::key(&self.app, &session, token) {
-            Ok(key) => key,
+        let (session, key) = match awaited.open(&self.app, token) {
+            Ok(opened) => opened,
             Err(fault) => return Stop::Fault(fault),
         };
         request.from = from.or(request.from);
@@ -358,6 +389,7 @@ impl Connection {
             dialect: self.dialect,
             session,
             owner: viewer.presence.is_owner(),
+            mends: self.app.sandboxes.shared(),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
             shown: watch::Sender::new(offset),
@@ -429,13 +461,17 @@ impl Connection {
                 let (code, name) = (fault.code.close_code(), fault.code.name());
                 (ServerMessage::Error(fault), code, name)
             }
+            Stop::TakenOver
+            | Stop::Ended(Ending {
+                reason: EndReason::TakenOver,
+                ..
+            }) => {
+                let notice = ServerMessage::Notice(Notice::TakenOver);
+                (notice, CLOSE_TAKEN_OVER, "taken_over")
+            }
             Stop::Ended(Ending { reason, exit }) => {
                 let code = protocol::close_code(reason);
                 (ServerMessage::Exit { reason, exit }, code, reason.name())
-            }
-            Stop::TakenOver => {
-                let notice = ServerMessage::Notice(Notice::TakenOver);
-                (notice, CLOSE_TAKEN_OVER, "taken_over")
             }
         };
         let farewell = async {
@@ -476,6 +512,8 @@ struct Shared {
     session: Arc<Session>,
     /// Whether this is the session's owner, not somebody whom a share let in.
     owner: bool,
+    /// Whether a terminal whose link was lost may come back.
+    mends: bool,
     begun: Instant,
     /// When the peer was last heard, milliseconds after `begun`; `u64::MAX` while it is not
     /// listened to.

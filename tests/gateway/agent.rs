@@ -36,6 +36,8 @@ mod ports;
 
 mod protocol;
 
+mod relay;
+
 mod life;
 
 mod hostile;
@@ -100,7 +102,7 @@ impl Agent {
     }
 
     async fn link(&self) -> Link {
-        Link::establish(self.call().await, "test")
+        Link::establish(self.call().await, "test", None)
             .await
             .expect("it answers")
     }

@@ -25,6 +25,30 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+/// Tests of functions that take a configuration, which says what starts the sandboxes: the same visits
+/// on every launcher. `processes` and `cluster` name functions that prepare one and look at what is left.
+macro_rules! visits {
+    (on $launcher:ident, of $module:ident: $($visit:ident,)*) => {
+        mod $launcher {
+            $(
+                #[tokio::test]
+                async fn $visit() {
+                    crate::harness::$launcher(crate::$module::$visit).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use visits;
+
+/// Visits to plain processes.
+pub async fn processes<F: Future<Output = ()>>(visit: impl FnOnce(Config) -> F) {
+    visit(process_config()).await;
+}
+
+/// Visits to pods of a cluster, where there is one.
+pub use crate::kubernetes::on_cluster as cluster;
+
 /// How long anything may take before a test is given up. Not a claim about speed: these machines
 /// are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -157,6 +157,9 @@ fn only_the_edges_know_the_frameworks() {
     only("axum", &|_, layer| matches!(layer, "web" | "gateway"));
     only("opentelemetry", &|path, _| path == "telemetry/trace.rs");
     only("bollard", &|path, _| path.starts_with("sandbox/docker"));
+    for root in ["kube", "k8s_openapi"] {
+        only(root, &|path, _| path.starts_with("sandbox/kubernetes"));
+    }
 }
 
 #[test]

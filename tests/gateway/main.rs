@@ -1,5 +1,6 @@
 //! Whole-gateway tests: a real gateway on a port of its own, a real WebSocket client, real
-//! launchers. What needs Docker and gVisor is in `sealed`; the rest runs agents as plain processes.
+//! launchers. What needs Docker and gVisor is in `sealed`, what needs a cluster in `kubernetes`; the rest
+//! runs agents as plain processes.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(
@@ -20,6 +21,8 @@ mod terminal;
 mod agent;
 
 mod sealed;
+
+mod kubernetes;
 
 mod service;
 

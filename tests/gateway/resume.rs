@@ -9,10 +9,29 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use crate::harness::{Client, Heard, TestGateway, process_config};
+use crate::harness::{Client, Heard, TestGateway, process_config, visits};
+
+visits! { on processes, of resume:
+    without_an_offset_everything_held_is_shown_again,
+    who_stays_away_too_long_is_told_what_is_missing,
+    what_is_under_way_at_a_cut_is_not_dropped_for_a_while,
+    a_second_viewer_takes_over,
+    an_exit_while_nobody_looks_is_shown_to_who_comes_back,
+    who_comes_back_after_the_end_learns_why,
+    a_ping_goes_to_the_agent_and_back,
+    the_idle_are_warned_and_then_ended,
+    to_say_i_am_still_here_is_enough,
+    the_lost_are_waited_for_and_then_given_up,
+    an_offset_from_the_future_is_brought_back,
+    an_offset_names_a_byte,
+    a_smaller_window_holds_the_program_earlier,
+}
 
 /// How long a program is held for a lost visitor (`session::HOLD`), and a little.
 const HOLD: Duration = Duration::from_millis(15_500);
+
+/// A window smaller than the usual one, bytes.
+const WINDOW: u64 = 8192;
 
 /// A file of this test's own; removed on drop.
 struct Prepared(PathBuf);
@@ -99,9 +118,8 @@ async fn four_byte_characters_survive_twenty_cuts() {
     survives_cuts("text", text.as_bytes(), 20).await;
 }
 
-#[tokio::test]
-async fn without_an_offset_everything_held_is_shown_again() {
-    let gateway = TestGateway::process().await;
+pub async fn without_an_offset_everything_held_is_shown_again(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.run("x=42; echo before").await;
     let (session, token, _) = client.cut();
@@ -113,9 +131,8 @@ async fn without_an_offset_everything_held_is_shown_again() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn who_stays_away_too_long_is_told_what_is_missing() {
-    let gateway = TestGateway::process().await;
+pub async fn who_stays_away_too_long_is_told_what_is_missing(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.acknowledge = false;
     client.input("seq 1 200000; echo do''ne\r").await;
@@ -142,9 +159,8 @@ async fn who_stays_away_too_long_is_told_what_is_missing() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn what_is_under_way_at_a_cut_is_not_dropped_for_a_while() {
-    let gateway = TestGateway::process().await;
+pub async fn what_is_under_way_at_a_cut_is_not_dropped_for_a_while(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.input("seq 1 200000; echo do''ne\r").await;
     client.until("\r\n1000\r\n").await;
@@ -157,9 +173,8 @@ async fn what_is_under_way_at_a_cut_is_not_dropped_for_a_while() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_second_viewer_takes_over() {
-    let gateway = TestGateway::process().await;
+pub async fn a_second_viewer_takes_over(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut first = gateway.visit().await;
     first.run("x=42").await;
     let (session, token) = (first.session.clone(), first.token.clone());
@@ -173,9 +188,8 @@ async fn a_second_viewer_takes_over() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn an_exit_while_nobody_looks_is_shown_to_who_comes_back() {
-    let gateway = TestGateway::process().await;
+pub async fn an_exit_while_nobody_looks_is_shown_to_who_comes_back(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.input("sleep 0.3; echo last words; exit 5\r").await;
     let (session, token, offset) = client.cut();
@@ -188,9 +202,8 @@ async fn an_exit_while_nobody_looks_is_shown_to_who_comes_back() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn who_comes_back_after_the_end_learns_why() {
-    let gateway = TestGateway::process().await;
+pub async fn who_comes_back_after_the_end_learns_why(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.send(json!({"type": "close"})).await;
     assert_eq!(client.told("exit").await["reason"], "closed");
@@ -201,9 +214,8 @@ async fn who_comes_back_after_the_end_learns_why() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_ping_goes_to_the_agent_and_back() {
-    let gateway = TestGateway::process().await;
+pub async fn a_ping_goes_to_the_agent_and_back(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     for id in [1, 7, u64::MAX] {
         client.send(json!({"type": "ping", "id": id})).await;
@@ -218,9 +230,9 @@ async fn with_limits(change: impl FnOnce(&mut Config)) -> TestGateway {
     TestGateway::with(config).await
 }
 
-#[tokio::test]
-async fn the_idle_are_warned_and_then_ended() {
-    let gateway = with_limits(|c| c.limits.idle_timeout = Duration::from_secs(2)).await;
+pub async fn the_idle_are_warned_and_then_ended(mut config: Config) {
+    config.limits.idle_timeout = Duration::from_secs(2);
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     let warning = client.told("notice").await;
     assert_eq!(warning["code"], "idle_warning");
@@ -232,9 +244,9 @@ async fn the_idle_are_warned_and_then_ended() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn to_say_i_am_still_here_is_enough() {
-    let gateway = with_limits(|c| c.limits.idle_timeout = Duration::from_secs(2)).await;
+pub async fn to_say_i_am_still_here_is_enough(mut config: Config) {
+    config.limits.idle_timeout = Duration::from_secs(2);
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     // Three periods long, by nothing but `extend`; then by typing.
     for _ in 0..3 {
@@ -260,9 +272,9 @@ async fn nothing_prolongs_the_longest_time() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn the_lost_are_waited_for_and_then_given_up() {
-    let gateway = with_limits(|c| c.limits.detach_timeout = Duration::from_secs(1)).await;
+pub async fn the_lost_are_waited_for_and_then_given_up(mut config: Config) {
+    config.limits.detach_timeout = Duration::from_secs(1);
+    let gateway = TestGateway::with(config).await;
     let client = gateway.visit().await;
     let (session, token, offset) = client.cut();
     gateway.assert_empty().await;
@@ -272,9 +284,8 @@ async fn the_lost_are_waited_for_and_then_given_up() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn an_offset_from_the_future_is_brought_back() {
-    let gateway = TestGateway::process().await;
+pub async fn an_offset_from_the_future_is_brought_back(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let client = gateway.visit().await;
     let (session, token, offset) = client.cut();
     let mut client = gateway
@@ -285,9 +296,8 @@ async fn an_offset_from_the_future_is_brought_back() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn an_offset_names_a_byte() {
-    let gateway = TestGateway::process().await;
+pub async fn an_offset_names_a_byte(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client
         .input("stty -echo; printf '%s' STA''RT abcdefghij EN''D\r")
@@ -310,10 +320,8 @@ async fn an_offset_names_a_byte() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_smaller_window_holds_the_program_earlier() {
-    const WINDOW: u64 = 8192;
-    let gateway = TestGateway::process().await;
+pub async fn a_smaller_window_holds_the_program_earlier(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let client = gateway.visit().await;
     let (session, token, offset) = client.cut();
     let mut client = gateway.connect(&format!("/sessions/{session}/ws")).await;

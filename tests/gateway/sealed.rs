@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::harness::{Client, Heard, PATIENCE, TestGateway, docker_config};
 
-mod serve;
+pub mod serve;
 
 mod seal;
 
@@ -28,13 +28,13 @@ mod limits;
 
 mod neighbours;
 
-mod bytes;
+pub mod bytes;
 
 mod lifecycle;
 
-mod counting;
+pub mod counting;
 
-mod restart;
+pub mod restart;
 
 mod fleet;
 
@@ -74,9 +74,9 @@ macro_rules! say {
         $crate::sealed::say_line(&format!($($words)*))
     };
 }
-use say;
+pub(crate) use say;
 
-fn say_line(line: &str) {
+pub fn say_line(line: &str) {
     // Not `eprintln!`, which the test runner swallows.
     let _ = writeln!(std::io::stderr(), "\n    {line}");
 }
@@ -198,7 +198,7 @@ fn config() -> Config {
 }
 
 /// A namespace of these tests. Whatever is left in it goes with this.
-struct Namespace {
+pub struct Namespace {
     name: String,
     sockets: PathBuf,
 }

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use belljar::config::Config;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::harness::TestGateway;
+use crate::harness::{TestGateway, visits};
 
-#[tokio::test]
-async fn a_visitor_gets_a_shell_and_its_exit_code() {
-    let gateway = TestGateway::process().await;
+visits! { on processes, of terminal:
+    a_visitor_gets_a_shell_and_its_exit_code,
+    a_resize_reaches_the_program,
+}
+
+pub async fn a_visitor_gets_a_shell_and_its_exit_code(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     assert_eq!(client.run("echo $((6*7))").await, "42\n[0]");
     assert_eq!(client.run("stty size").await, "24 80\n[0]");
@@ -24,9 +29,8 @@ async fn a_visitor_gets_a_shell_and_its_exit_code() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_resize_reaches_the_program() {
-    let gateway = TestGateway::process().await;
+pub async fn a_resize_reaches_the_program(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client
         .send(json!({"type": "resize", "cols": 132, "rows": 43}))

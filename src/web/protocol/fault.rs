@@ -132,6 +132,7 @@ pub fn close_code(reason: EndReason) -> u16 {
     match reason {
         EndReason::Exited | EndReason::Closed | EndReason::ByOperator => 1000,
         EndReason::Shutdown | EndReason::HandedOver => 1001,
+        EndReason::TakenOver => CLOSE_TAKEN_OVER,
         EndReason::OutOfMemory | EndReason::SandboxLost | EndReason::StartFailed => 1011,
         EndReason::IdleTimeout | EndReason::DetachTimeout => 4008,
         EndReason::MaxDuration => 4009,
@@ -151,6 +152,7 @@ pub fn farewell(reason: EndReason) -> &'static str {
         EndReason::SandboxLost => "The session ended unexpectedly.",
         EndReason::StartFailed => "The terminal could not be started. Please try again shortly.",
         EndReason::Shutdown => "The service is restarting. Please try again in a moment.",
+        EndReason::TakenOver => "The session was opened elsewhere.",
         EndReason::HandedOver => "The service is restarting. You will be back in a moment.",
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::news::News;
-use super::{Shared, Sink, Stop};
+use super::{COME_BACK, Shared, Sink, Stop};
 use crate::session::{self, EndReason, Ending};
 use crate::web::protocol::{Fault, FaultCode, Notice, ServerMessage, millis};
 use crate::web::toolkata::InitWatch;
@@ -187,10 +187,17 @@ impl Shower<'_> {
     async fn link_lost(&self) -> Stop {
         match timeout(AUTOPSY_DEADLINE, self.shared.session.ended()).await {
             Ok(ending) => Stop::Ended(ending),
-            Err(_) => Stop::Fault(Fault::new(
+            Err(_) if !self.shared.mends => Stop::Fault(Fault::new(
                 FaultCode::Internal,
                 "The connection to the terminal was lost.",
             )),
+            // It may find another way to it.
+            Err(_) => {
+                let message =
+                    "The connection to the terminal was lost. It may be back in a moment.";
+                let fault = Fault::new(FaultCode::GoingAway, message);
+                Stop::Fault(fault.retry_after(COME_BACK))
+            }
         }
     }
 }

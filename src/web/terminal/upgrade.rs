@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use belljar_link::message::Size;
 use serde::Deserialize;
 
-use super::{Connection, Dialect, Purpose, Unclaimed};
+use super::{Awaited, Connection, Dialect, Purpose, Unclaimed};
 use crate::session::{AttachRequest, Create, Entry};
 use crate::web::App;
 use crate::web::auth::{self, Visitor, check_origin_for, trace_parent};
@@ -110,9 +110,14 @@ pub(in crate::web) async fn attach(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let (upgrade, dialect) = negotiate(upgrade);
+    let session = if let Some(session) = app.sessions.find(&id) {
+        Some(Awaited::Here(session))
+    } else {
+        let elsewhere = app.sessions.elsewhere(&id).await;
+        elsewhere.map(|session| Awaited::Elsewhere(session.into()))
+    };
     let find = || {
-        let session = app.sessions.find(&id);
-        check_origin_for(session.as_deref(), &headers, &app)?;
+        check_origin_for(session.as_ref().map(Awaited::identity), &headers, &app)?;
         let parameters = parameters(query)?;
         let session = session.ok_or_else(no_such_session)?;
         let request = AttachRequest {
@@ -122,7 +127,7 @@ pub(in crate::web) async fn attach(
         };
         match auth::token(&headers, parameters.token.as_deref()) {
             Some(token) => {
-                let key = auth::key(&app, &session, token)?;
+                let (session, key) = session.open(&app, token)?;
                 Ok(Purpose::Attach(session, key, request))
             }
             None => Ok(Purpose::Await(session, request)),

@@ -156,7 +156,7 @@ async fn a_gateway_meets_other_agents() {
             true
         });
         let driver = tokio::spawn(driver);
-        let met = Link::establish(ours, "test").await;
+        let met = Link::establish(ours, "test", None).await;
         driver.abort();
         met
     };

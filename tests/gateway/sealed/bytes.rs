@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use super::{NO_SOCKETS, Sealed, config, place, say, serve::Served, write_file};
-use crate::harness::{Client, Heard};
+use crate::harness::{Client, Heard, TestGateway};
 
 /// Bytes of one stream.
 const LENGTH: u64 = 50_000_000;
@@ -17,7 +17,7 @@ const LENGTH: u64 = 50_000_000;
 /// How often the client loses its connection on the way.
 const CUTS: u64 = 20;
 
-/// Python: `LENGTH` bytes that any machine would make, then their SHA-256. In pieces of 1 MB,
+/// Python: so many bytes that any machine would make, then their SHA-256. In pieces of 1 MB,
 /// because the sandbox has 128 MiB.
 const STREAM: &str = r#"
 import hashlib, os, random, sys
@@ -42,21 +42,26 @@ for _ in range(length // (4 * LANES)):
 write(whole.hexdigest().encode())
 "#;
 
-/// Have a stream made in the sandbox, lose the connection on the way, compare. Returns bytes a
-/// second.
-async fn stream_exactly(gateway: &Sealed, kind: &str) -> f64 {
-    let mut client = gateway.visit().await;
+/// Have a stream made in a visitor's sandbox, lose the connection on the way `cuts` times, compare.
+/// Returns the visitor and bytes a second.
+pub async fn stream_exactly(
+    gateway: &TestGateway,
+    mut client: Client,
+    kind: &str,
+    length: u64,
+    cuts: u64,
+) -> (Client, f64) {
+    let mut to_come = 1..=cuts;
     write_file(&mut client, "/tmp/stream.py", STREAM).await;
     client
         .input(format!(
-            "stty raw -echo; python3 /tmp/stream.py {kind} {LENGTH}; read; stty sane\r"
+            "stty raw -echo; python3 /tmp/stream.py {kind} {length}; read; stty sane\r"
         ))
         .await;
     client.until("BEGIN").await;
     let begun = Instant::now();
     let mut whole = Sha256::new();
     let mut seen = 0;
-    let mut cuts = 0;
     let mut first = std::mem::take(&mut client.output);
     let digest = loop {
         let bytes = if first.is_empty() {
@@ -72,7 +77,7 @@ async fn stream_exactly(gateway: &Sealed, kind: &str) -> f64 {
         } else {
             std::mem::take(&mut first)
         };
-        let rest = usize::try_from(LENGTH - seen)
+        let rest = usize::try_from(length - seen)
             .expect("it fits")
             .min(bytes.len());
         whole.update(&bytes[..rest]);
@@ -87,13 +92,13 @@ async fn stream_exactly(gateway: &Sealed, kind: &str) -> f64 {
             }
             break String::from_utf8(client.output.drain(..64).collect()).expect("text");
         }
-        if cuts < CUTS && seen > (cuts + 1) * LENGTH / (CUTS + 1) {
-            cuts += 1;
+        if !to_come.is_empty() && seen > to_come.start() * length / (cuts + 1) {
+            to_come.next();
             client = cut(gateway, client).await;
         }
     };
     let took = begun.elapsed();
-    assert_eq!(cuts, CUTS);
+    assert!(to_come.is_empty(), "it was cut as often as it should");
     let ours: String = whole
         .finalize()
         .iter()
@@ -106,12 +111,11 @@ async fn stream_exactly(gateway: &Sealed, kind: &str) -> f64 {
     client.input("\n").await;
     client.until("$ ").await;
     assert_eq!(client.run("echo alive").await, "alive\n[0]");
-    gateway.end([client]).await;
-    LENGTH as f64 / took.as_secs_f64()
+    (client, length as f64 / took.as_secs_f64())
 }
 
 /// Lose the connection with output on its way, and come back.
-async fn cut(gateway: &Sealed, client: Client) -> Client {
+async fn cut(gateway: &TestGateway, client: Client) -> Client {
     let (session, token, offset) = client.cut();
     let mut client = gateway.resume(&session, &token, Some(offset)).await;
     client.ready().await;
@@ -123,7 +127,9 @@ async fn both_streams(config: Config) {
     let runtime = config.docker.runtime.clone();
     let gateway = Sealed::with(config).await;
     for kind in ["random", "utf-8"] {
-        let speed = stream_exactly(&gateway, kind).await;
+        let client = gateway.visit().await;
+        let (client, speed) = stream_exactly(&gateway, client, kind, LENGTH, CUTS).await;
+        gateway.end([client]).await;
         say!(
             "{runtime}, {kind}: {LENGTH} bytes exact over {CUTS} cuts, {:.1} MB/s (unoptimised)",
             speed / 1e6
@@ -152,8 +158,15 @@ async fn control_c_ends_a_flood() {
     let Some(_place) = place().await else { return };
     let gateway = Sealed::with(config()).await;
     let mut client = gateway.visit().await;
+    interrupt_floods(&mut client, 20).await;
+    gateway.end([client]).await;
+    gateway.stop().await;
+}
+
+/// Type Ctrl-C into floods, `rounds` times, and say how long it takes to the prompt.
+pub async fn interrupt_floods(client: &mut Client, rounds: u64) {
     let mut took = Vec::new();
-    for round in 0..20 {
+    for round in 0..rounds {
         client.input("yes\r").await;
         client.until("y\r\ny\r\n").await;
         // Let it flow for a while.
@@ -170,12 +183,10 @@ async fn control_c_ends_a_flood() {
     took.sort();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
     say!(
-        "Ctrl-C during `yes` to the prompt: median {median:.1?}, worst {worst:.1?} of 20 (unoptimised)"
+        "Ctrl-C during `yes` to the prompt: median {median:.1?}, worst {worst:.1?} of {rounds} (unoptimised)"
     );
     assert!(worst < Duration::from_secs(10), "{took:?}");
     assert_eq!(client.run("echo alive").await, "alive\n[0]");
-    gateway.end([client]).await;
-    gateway.stop().await;
 }
 
 /// A client that never reads costs what is on its way, not what its program would write.

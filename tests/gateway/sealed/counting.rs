@@ -1,6 +1,6 @@
 //! Visitors who notice whether anything is lost.
 
-use super::serve::Served;
+use super::serve::{Home, Served};
 use crate::harness::{Client, Heard, strip};
 
 /// A visitor whose program counts, and who checks that no number is missing or comes twice.
@@ -10,7 +10,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    pub async fn begin(gateway: &Served) -> Self {
+    pub async fn begin(gateway: &Served<impl Home>) -> Self {
         let mut client = gateway.visit().await;
         // Without a process for each number: thirty of those would fill two cores.
         let count = "for ((i = 0; ; i++)); do echo n $i; read -t 0.5; done\r";
@@ -53,7 +53,7 @@ impl Counting {
     }
 
     /// Go on at another gateway from the last whole line.
-    pub async fn resume(&mut self, gateway: &Served) {
+    pub async fn resume(&mut self, gateway: &Served<impl Home>) {
         let seen = self.client.offset - self.client.output.len() as u64;
         let (session, token) = (&self.client.session, &self.client.token);
         let mut client = gateway.resume(session, token, seen).await;

@@ -157,7 +157,7 @@ async fn launch(
         unlinked,
     };
     let io = launcher.start(&spec).await.expect("it starts");
-    let link = Link::establish(io, "test").await.expect("it answers");
+    let link = Link::establish(io, "test", None).await.expect("it answers");
     (spec.id, link)
 }
 

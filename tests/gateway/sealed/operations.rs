@@ -42,7 +42,7 @@ impl Sandbox {
             unlinked: hour,
         };
         let io = launcher.start(&spec).await.expect("it starts");
-        let link = Link::establish(io, "test").await.expect("it answers");
+        let link = Link::establish(io, "test", None).await.expect("it answers");
         Self {
             launcher,
             id: spec.id,

@@ -9,24 +9,26 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::counting::Counting;
-use super::serve::Served;
+use super::serve::{Home, Served};
 use super::{NO_SOCKETS, Namespace, config, place, say};
 use crate::harness::{Client, PATIENCE};
 
 /// Everyone comes from one address here.
-const CROWD: [(&str, &str); 2] = [
+pub const CROWD: [(&str, &str); 2] = [
     ("BELLJAR_LIMITS__SESSIONS_PER_HOUR", "1000"),
     ("BELLJAR_LIMITS__CONCURRENT_SESSIONS", "30"),
 ];
 
-#[tokio::test]
-async fn thirty_sessions_outlive_a_killed_gateway() {
-    let Some(_place) = place().await else { return };
-    let gateway = Arc::new(Served::start(&CROWD).await);
+/// Visitors whose programs count, and the gateway killed under them.
+pub async fn begin_and_kill<H: Home + Send + Sync + 'static>(
+    gateway: Served<H>,
+    visitors: usize,
+) -> (H, Vec<Counting>) {
+    let gateway = Arc::new(gateway);
     // A few at a time, so that none waits for long on a busy machine; meanwhile the others read, or
     // they would be lost.
     let starts = Arc::new(Semaphore::new(4));
-    let counting: Vec<_> = (0..30)
+    let counting: Vec<_> = (0..visitors)
         .map(|_| {
             let (gateway, starts) = (gateway.clone(), starts.clone());
             tokio::spawn(async move {
@@ -40,10 +42,20 @@ async fn thirty_sessions_outlive_a_killed_gateway() {
     while Arc::strong_count(&gateway) > 1 {
         sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(gateway.namespace.containers().await.len(), 30);
-    let namespace = Arc::into_inner(gateway).expect("ours alone").kill().await;
+    assert_eq!(gateway.namespace.count().await, visitors);
+    let home = Arc::into_inner(gateway).expect("ours alone").kill().await;
     let counting = join_all(counting).await;
-    let mut counting: Vec<Counting> = counting.into_iter().map(|c| c.expect("no gap")).collect();
+    (
+        home,
+        counting.into_iter().map(|c| c.expect("no gap")).collect(),
+    )
+}
+
+#[tokio::test]
+async fn thirty_sessions_outlive_a_killed_gateway() {
+    let Some(_place) = place().await else { return };
+    let gateway = Served::start(&CROWD).await;
+    let (namespace, mut counting) = begin_and_kill(gateway, 30).await;
 
     let begun = Instant::now();
     let gateway = Served::start_in(namespace, &CROWD).await;

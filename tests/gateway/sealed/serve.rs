@@ -15,19 +15,47 @@ use tokio::time::timeout;
 use super::{Namespace, WIDE, config};
 use crate::harness::{Client, PATIENCE, agent, connect_to};
 
+/// Where the sandboxes of a gateway are.
+pub trait Home {
+    /// Tell `belljar` so.
+    fn tell(&self, command: &mut Command);
+
+    /// How many there are.
+    async fn count(&self) -> usize;
+
+    /// There are none.
+    async fn assert_empty(&self);
+}
+
+impl Home for Namespace {
+    fn tell(&self, command: &mut Command) {
+        let run_dir = self.sockets.parent().expect("it has one");
+        command
+            .env("BELLJAR_RUN_DIR", run_dir)
+            .env("BELLJAR_DOCKER__NAMESPACE", &self.name);
+    }
+
+    async fn count(&self) -> usize {
+        self.containers().await.len()
+    }
+
+    async fn assert_empty(&self) {
+        Self::assert_empty(self).await;
+    }
+}
+
 /// A gateway in a process of its own.
-pub struct Served {
+pub struct Served<H = Namespace> {
     child: Child,
     /// How often it has panicked.
     pub panics: Arc<AtomicUsize>,
     pub address: SocketAddr,
-    pub namespace: Namespace,
+    pub namespace: H,
 }
 
 /// `belljar` with a namespace of its own, and settings over that.
-pub fn belljar(namespace: &Namespace, settings: &[(&str, &str)]) -> Command {
+pub fn belljar(namespace: &impl Home, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_belljar"));
-    let run_dir = namespace.sockets.parent().expect("it has one");
     // What configures these tests is not for it.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BELLJAR_")) {
         command.env_remove(name);
@@ -37,13 +65,11 @@ pub fn belljar(namespace: &Namespace, settings: &[(&str, &str)]) -> Command {
         .env_remove("HOST")
         .env("BELLJAR_LISTEN", "127.0.0.1:0")
         .env("BELLJAR_AGENT", agent())
-        .env("BELLJAR_RUN_DIR", run_dir)
-        .env("BELLJAR_DOCKER__NAMESPACE", &namespace.name)
         .env("BELLJAR_API__KEYS_FILE", "/nowhere/belljar/keys.toml")
         // Tests count sandboxes.
-        .env("BELLJAR_TEMPLATES__BASE__POOL", "0")
-        .envs(settings.iter().copied())
-        .kill_on_drop(true);
+        .env("BELLJAR_TEMPLATES__BASE__POOL", "0");
+    namespace.tell(&mut command);
+    command.envs(settings.iter().copied()).kill_on_drop(true);
     command
 }
 
@@ -51,8 +77,10 @@ impl Served {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_in(Namespace::of(&config()), settings).await
     }
+}
 
-    pub async fn start_in(namespace: Namespace, settings: &[(&str, &str)]) -> Self {
+impl<H: Home> Served<H> {
+    pub async fn start_in(namespace: H, settings: &[(&str, &str)]) -> Self {
         let mut child = belljar(&namespace, settings)
             .arg("serve")
             .stderr(Stdio::piped())
@@ -156,13 +184,13 @@ impl Served {
     }
 
     /// As `kill -9`: no farewell, no clean-up.
-    pub async fn kill(mut self) -> Namespace {
+    pub async fn kill(mut self) -> H {
         self.child.kill().await.expect("it is there");
         self.namespace
     }
 
     /// As `systemctl restart`, up to where the next gateway starts: live sessions are left to it.
-    pub async fn hand_over(mut self) -> Namespace {
+    pub async fn hand_over(mut self) -> H {
         self.signalled(Signal::TERM).await;
         self.namespace
     }

@@ -1,0 +1,485 @@
+//! What is known of the pods, by a watch: nothing is polled.
+//!
+//! Not kube's own store, which keeps whole pods and finds them by name only. Of a pod a few words are
+//! kept, and a session's is found at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::super::SandboxId;
+use super::pod::{
+    ANNOTATION_NOTE, LABEL_BOOT, LABEL_REPLICA, LABEL_SANDBOX, LABEL_SESSION, label_value,
+};
+use super::trouble::Stuck;
+
+/// What has finished is left to its own gateway for so long, which may want to know why.
+const OTHERS: Duration = Duration::from_secs(60);
+
+/// Where a pod is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It will run.
+    Pending,
+    Running,
+    /// It will not run as things are.
+    Stuck(Stuck),
+    Finished {
+        /// Its memory limit was reached.
+        oom: bool,
+        why: String,
+    },
+}
+
+/// What is known of one pod.
+#[derive(Debug)]
+struct Known {
+    stage: Stage,
+    session: String,
+    replica: String,
+    boot: String,
+    /// Whether a gateway could take it back.
+    noted: bool,
+    /// When it was first seen to have finished.
+    finished: Option<SystemTime>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pods: HashMap<SandboxId, Known>,
+    of_sessions: HashMap<String, SandboxId>,
+    /// While everything is listed anew: what has been listed so far.
+    listed: Option<HashMap<SandboxId, Known>>,
+    /// Why the watch does not work at the moment.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Rung with every change; true once everything has been listed.
+    changed: watch::Sender<bool>,
+}
+
+/// The pods of one instance, and the task that watches them.
+#[derive(Debug)]
+pub(super) struct Pods {
+    shared: Arc<Shared>,
+    watch: AbortHandle,
+}
+
+impl Drop for Pods {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Pods {
+    /// Watch the pods with these labels from now on.
+    pub(super) fn watch(pods: Api<Pod>, labels: &str) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: watch::Sender::new(false),
+        });
+        let config = watcher::Config::default().labels(labels);
+        let events = watcher(pods, config).default_backoff();
+        let watching = {
+            let shared = shared.clone();
+            async move {
+                let mut events = events.boxed();
+                // It never ends by itself: what goes wrong is tried again.
+                while let Some(event) = events.next().await {
+                    match event {
+                        Ok(event) => shared.apply(event),
+                        Err(error) => shared.fail(&error),
+                    }
+                }
+            }
+        };
+        Self {
+            shared,
+            watch: tokio::spawn(watching).abort_handle(),
+        }
+    }
+
+    /// Resolves once everything has been listed.
+    pub(super) async fn synced(&self) {
+        let mut changed = self.shared.changed.subscribe();
+        if changed.wait_for(|synced| *synced).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Why the watch does not work.
+    pub(super) fn trouble(&self) -> String {
+        let trouble = self.shared.state().trouble.clone();
+        trouble.unwrap_or_else(|| "no answer".into())
+    }
+
+    /// Changes whenever a pod does. To be taken before a pod is looked at.
+    pub(super) fn changes(&self) -> watch::Receiver<bool> {
+        self.shared.changed.subscribe()
+    }
+
+    pub(super) fn stage(&self, id: &SandboxId) -> Option<Stage> {
+        Some(self.shared.state().pods.get(id)?.stage.clone())
+    }
+
+    /// The sandbox of a session that could be taken back.
+    pub(super) fn of_session(&self, session: &str) -> Option<SandboxId> {
+        let state = self.shared.state();
+        let id = state.of_sessions.get(session)?;
+        let known = state.pods.get(id)?;
+        (known.noted && known.stage == Stage::Running).then(|| id.clone())
+    }
+
+    /// What earlier starts of a gateway have left that could be taken back.
+    pub(super) fn left_by(&self, replica: &str, boot: &str) -> Vec<SandboxId> {
+        let left = |known: &Known| {
+            let earlier = known.replica == replica && known.boot != boot;
+            earlier && known.noted && known.stage == Stage::Running
+        };
+        self.shared.those(left)
+    }
+
+    /// What a gateway may remove unless it knows it: its own that nobody can come back to, and what has
+    /// finished. A session of another gateway, or one whose gateway is gone, is nobody's orphan: its
+    /// agent ends it in time.
+    pub(super) fn removable_by(&self, replica: &str) -> Vec<SandboxId> {
+        let now = SystemTime::now();
+        self.shared.those(|known| {
+            let own = known.replica == replica;
+            match known.finished {
+                Some(since) => own || now.duration_since(since).is_ok_and(|ago| ago > OTHERS),
+                None => own && !known.noted,
+            }
+        })
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that could panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn those(&self, which: impl Fn(&Known) -> bool) -> Vec<SandboxId> {
+        let state = self.state();
+        let found = state.pods.iter().filter(|(_, known)| which(known));
+        found.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn apply(&self, event: Event<Pod>) {
+        let mut state = self.state();
+        let mut synced = *self.changed.borrow();
+        match event {
+            Event::Init => state.listed = Some(HashMap::new()),
+            Event::InitApply(pod) => {
+                let before = |state: &State, id: &SandboxId| state.finished(id);
+                if let Some((id, known)) = known(&pod, |id| before(&state, id))
+                    && let Some(listed) = &mut state.listed
+                {
+                    listed.insert(id, known);
+                }
+            }
+            Event::InitDone => {
+                if let Some(listed) = state.listed.take() {
+                    let sessions = listed.iter().filter(|(_, known)| !known.session.is_empty());
+                    state.of_sessions = sessions
+                        .map(|(id, known)| (known.session.clone(), id.clone()))
+                        .collect();
+                    state.pods = listed;
+                }
+                if state.trouble.take().is_some() {
+                    tracing::info!("the pods are watched again");
+                }
+                synced = true;
+            }
+            Event::Apply(pod) => {
+                if let Some((id, known)) = known(&pod, |id| state.finished(id)) {
+                    state.put(id, known);
+                }
+            }
+            Event::Delete(pod) => {
+                if let Some((id, _)) = known(&pod, |_| None) {
+                    state.remove(&id);
+                }
+            }
+        }
+        drop(state);
+        self.changed.send_replace(synced);
+    }
+
+    fn fail(&self, error: &watcher::Error) {
+        let text = error.to_string();
+        let mut state = self.state();
+        if state.trouble.is_none() {
+            tracing::warn!(error = text, "the pods cannot be watched; trying on");
+        }
+        state.trouble = Some(text);
+    }
+}
+
+impl State {
+    fn finished(&self, id: &SandboxId) -> Option<SystemTime> {
+        self.pods.get(id)?.finished
+    }
+
+    fn put(&mut self, id: SandboxId, known: Known) {
+        let session = known.session.clone();
+        if let Some(before) = self.pods.insert(id.clone(), known)
+            && before.session != session
+        {
+            self.of_sessions.remove(&before.session);
+        }
+        if !session.is_empty() {
+            self.of_sessions.insert(session, id);
+        }
+    }
+
+    fn remove(&mut self, id: &SandboxId) {
+        let Some(gone) = self.pods.remove(id) else {
+            return;
+        };
+        if self.of_sessions.get(&gone.session) == Some(id) {
+            self.of_sessions.remove(&gone.session);
+        }
+    }
+}
+
+/// What there is to know of a pod; `None` if it is none of ours. `finished` says since when it was
+/// known to have finished.
+fn known(
+    pod: &Pod,
+    finished: impl Fn(&SandboxId) -> Option<SystemTime>,
+) -> Option<(SandboxId, Known)> {
+    let label = |name: &str| -> Option<&String> { pod.metadata.labels.as_ref()?.get(name) };
+    let id = SandboxId::parse(label(LABEL_SANDBOX)?)?;
+    let text = |name| label(name).cloned().unwrap_or_default();
+    let stage = if pod.metadata.deletion_timestamp.is_some() {
+        Stage::Finished {
+            oom: false,
+            why: "its pod is being removed".into(),
+        }
+    } else {
+        stage(pod.status.as_ref())
+    };
+    let over = matches!(stage, Stage::Finished { .. });
+    let annotations = pod.metadata.annotations.as_ref();
+    let known = Known {
+        session: label_value(&text(LABEL_SESSION)),
+        replica: text(LABEL_REPLICA),
+        boot: text(LABEL_BOOT),
+        noted: annotations.is_some_and(|all| all.contains_key(ANNOTATION_NOTE)),
+        finished: over.then(|| finished(&id).unwrap_or_else(SystemTime::now)),
+        stage,
+    };
+    Some((id, known))
+}
+
+/// Where a pod is in its life.
+fn stage(status: Option<&PodStatus>) -> Stage {
+    let Some(status) = status else {
+        return Stage::Pending;
+    };
+    let containers = || status.container_statuses.iter().flatten();
+    if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+        return finished(status);
+    }
+    // A moment before the phase says so.
+    if containers().any(|c| terminated(c).is_some()) {
+        return finished(status);
+    }
+    let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|s| s.running.is_some());
+    if containers().next().is_some() && containers().all(runs) {
+        return Stage::Running;
+    }
+    let of_all = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(containers());
+    for container in of_all {
+        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+        let Some(waiting) = waiting else { continue };
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let message = waiting.message.as_deref().unwrap_or_default();
+        if let Some(stuck) = Stuck::waiting(reason, message, &container.image) {
+            return Stage::Stuck(stuck);
+        }
+    }
+    let conditions = status.conditions.iter().flatten();
+    for condition in conditions {
+        let unschedulable = condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable");
+        if unschedulable {
+            let message = condition.message.clone().unwrap_or_default();
+            return Stage::Stuck(Stuck::Unschedulable(message));
+        }
+    }
+    Stage::Pending
+}
+
+fn terminated(
+    container: &ContainerStatus,
+) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
+    container.state.as_ref()?.terminated.as_ref()
+}
+
+fn finished(status: &PodStatus) -> Stage {
+    let containers = status.container_statuses.iter().flatten();
+    let containers = containers.chain(status.init_container_statuses.iter().flatten());
+    let ends: Vec<_> = containers.filter_map(terminated).collect();
+    let oom = ends
+        .iter()
+        .any(|end| end.reason.as_deref() == Some("OOMKilled"));
+    // The first that did not end well says most.
+    let end = ends.iter().find(|end| end.exit_code != 0).or(ends.first());
+    let why = match (end, &status.reason) {
+        (_, Some(reason)) => {
+            let message = status.message.as_deref().unwrap_or_default();
+            format!("its pod has failed: {reason} {message}")
+                .trim_end()
+                .to_owned()
+        }
+        (Some(end), None) => {
+            let reason = end.reason.as_deref().unwrap_or("unknown");
+            let message = end.message.as_deref().unwrap_or_default();
+            let code = end.exit_code;
+            format!("a container ended with code {code}: {reason} {message}")
+                .trim_end()
+                .to_owned()
+        }
+        (None, None) => "its pod has ended".to_owned(),
+    };
+    Stage::Finished { oom, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn stage_of(status: Value) -> Stage {
+        let status: PodStatus = serde_json::from_value(status).unwrap();
+        stage(Some(&status))
+    }
+
+    fn container(state: &Value) -> Value {
+        json!({"name": "sandbox", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    }
+
+    #[test]
+    fn a_pod_that_cannot_run_is_known_at_once() {
+        assert_eq!(stage_of(json!({"phase": "Pending"})), Stage::Pending);
+        let creating = container(&json!({"waiting": {"reason": "ContainerCreating"}}));
+        let pending = json!({"phase": "Pending", "containerStatuses": [creating]});
+        assert_eq!(stage_of(pending), Stage::Pending);
+        for reason in ["ErrImagePull", "ImagePullBackOff", "CreateContainerError"] {
+            let waiting = container(&json!({"waiting": {"reason": reason, "message": "no such"}}));
+            let stuck = json!({"phase": "Pending", "initContainerStatuses": [waiting]});
+            assert!(matches!(stage_of(stuck), Stage::Stuck(_)), "{reason}");
+        }
+        let full = json!({"phase": "Pending", "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient cpu."
+        }]});
+        let Stage::Stuck(stuck) = stage_of(full) else {
+            panic!("it is stuck");
+        };
+        let text = stuck.explain("image").to_string();
+        assert!(text.contains("Insufficient cpu"), "{text}");
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_says_why() {
+        let running = container(&json!({"running": {}}));
+        let status = json!({"phase": "Running", "containerStatuses": [running]});
+        assert_eq!(stage_of(status), Stage::Running);
+        let oom = container(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
+        for phase in ["Running", "Failed"] {
+            let status = json!({"phase": phase, "containerStatuses": [oom]});
+            assert!(matches!(
+                stage_of(status),
+                Stage::Finished { oom: true, .. }
+            ));
+        }
+        let late = json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": "too long"});
+        let Stage::Finished { oom: false, why } = stage_of(late) else {
+            panic!("it has finished");
+        };
+        assert_eq!(why, "its pod has failed: DeadlineExceeded too long");
+    }
+
+    fn shared() -> Shared {
+        Shared {
+            state: Mutex::default(),
+            changed: watch::Sender::new(false),
+        }
+    }
+
+    fn pod(id: &SandboxId, session: &str, replica: &str, noted: bool) -> Pod {
+        let annotations = if noted {
+            json!({ANNOTATION_NOTE: "{}"})
+        } else {
+            json!({})
+        };
+        let pod = json!({
+            "metadata": {
+                "labels": {LABEL_SANDBOX: id.as_str(), LABEL_SESSION: session,
+                    LABEL_REPLICA: replica, LABEL_BOOT: "1"},
+                "annotations": annotations,
+            },
+            "status": {"phase": "Running", "containerStatuses": [container(&json!({"running": {}}))]},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[tokio::test]
+    async fn sessions_of_others_are_found_and_are_nobodys_orphans() {
+        let shared = Arc::new(shared());
+        let known = Pods {
+            shared: shared.clone(),
+            watch: tokio::spawn(async {}).abort_handle(),
+        };
+        let (one, other) = (SandboxId::random(), SandboxId::random());
+        shared.apply(Event::Init);
+        shared.apply(Event::InitApply(pod(&one, "sess_1", "a", true)));
+        assert_eq!(
+            known.of_session("sess_1"),
+            None,
+            "not before all are listed"
+        );
+        shared.apply(Event::InitDone);
+        known.synced().await;
+        assert_eq!(known.of_session("sess_1").as_ref(), Some(&one));
+        shared.apply(Event::Apply(pod(&other, "pool", "a", false)));
+        assert_eq!(known.removable_by("a"), std::slice::from_ref(&other));
+        assert!(known.removable_by("b").is_empty());
+        assert_eq!(known.left_by("a", "2"), std::slice::from_ref(&one));
+        assert!(known.left_by("a", "1").is_empty(), "in use");
+
+        // A member of a pool is given to a session.
+        shared.apply(Event::Apply(pod(&other, "sess_2", "a", true)));
+        assert_eq!(known.of_session("sess_2").as_ref(), Some(&other));
+        assert_eq!(known.of_session("pool"), None);
+        shared.apply(Event::Delete(pod(&other, "sess_2", "a", true)));
+        assert_eq!(known.of_session("sess_2"), None);
+
+        // Listed anew, what is not there any more is gone.
+        shared.apply(Event::Init);
+        assert_eq!(known.of_session("sess_1").as_ref(), Some(&one), "meanwhile");
+        shared.apply(Event::InitDone);
+        assert_eq!(known.of_session("sess_1"), None);
+    }
+}
