@@ -1,7 +1,7 @@
 //! The `kubernetes` launcher: pods of a cluster. Here and below is all that knows kube.
 //!
 //! In reading order: [`pod`] is what a sandbox is as a pod, [`pods`] what is known of all of them, by a
-//! watch, [`channel`] the stream to one, [`trouble`] what the cluster says when it does not work.
+//! watch, [`channel`] the stream to one, [`mod@trouble`] what the cluster says when it does not work.
 //!
 //! Gateways of one instance are all alike. Which sandboxes there are, whose sessions they are and which
 //! gateway has them is written on the pods; who comes last has the agent.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
 use belljar::config::{Config, LauncherKind, Template};
-use belljar::sandbox::{LaunchError, SandboxId, SandboxSpec, launcher};
+use belljar::sandbox::{EngineState, LaunchError, SandboxId, SandboxSpec, launcher};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams};
@@ -51,9 +51,17 @@ mod resume {
     }
 }
 
+/// Tests in the cluster at once.
+const PLACES: u32 = 2;
+
 /// A place in the cluster for one test. `None` where there is none.
 async fn place() -> Option<SemaphorePermit<'static>> {
-    static PLACES: Semaphore = Semaphore::const_new(2);
+    places(1).await
+}
+
+/// So many of them: all, for a test that needs the cluster for itself.
+async fn places(count: u32) -> Option<SemaphorePermit<'static>> {
+    static FREE: Semaphore = Semaphore::const_new(PLACES as usize);
     static SAID: Once = Once::new();
     if let Err(why) = pods().await {
         let wanted = std::env::var("BELLJAR_TEST_KUBERNETES").is_ok_and(|v| v == "1");
@@ -61,7 +69,7 @@ async fn place() -> Option<SemaphorePermit<'static>> {
         SAID.call_once(|| say!("skipped: no Kubernetes cluster ({why})"));
         return None;
     }
-    Some(PLACES.acquire().await.expect("never closed"))
+    Some(FREE.acquire_many(count).await.expect("never closed"))
 }
 
 /// The pods of the cluster, by a client of this test's own.
@@ -365,6 +373,50 @@ async fn what_cannot_start_says_why_and_what_to_do() {
         assert!(text.contains("apply the RuntimeClass"), "{text}");
     })
     .await;
+}
+
+/// The API server is away for a while in the middle of a session, by a command that
+/// `BELLJAR_TEST_KUBERNETES_FAULT` names and that ends when it is back. The shell waits.
+#[tokio::test]
+async fn a_session_outlives_its_api_server() {
+    let Ok(fault) = std::env::var("BELLJAR_TEST_KUBERNETES_FAULT") else {
+        say!("skipped: BELLJAR_TEST_KUBERNETES_FAULT names no command");
+        return;
+    };
+    let Some(_places) = places(PLACES).await else {
+        return;
+    };
+    let instance = Instance::new();
+    let gateway = TestGateway::with(instance.config("one")).await;
+    let mut client = gateway.visit().await;
+    client.run("x=42").await;
+    let (session, token) = (client.session.clone(), client.token.clone());
+    let mut away = Command::new("/bin/sh")
+        .args(["-c", &fault])
+        .spawn()
+        .expect("it runs");
+    assert_eq!(client.closed().await, 1001);
+    let told = client.told.last().expect("a word");
+    assert_eq!(told["code"], "going_away", "{told}");
+    let gone = Instant::now();
+    let mut again = gateway.resume(&session, &token, Some(client.offset)).await;
+    again.ready().await;
+    say!(
+        "the session is back {:.1?} after it was cut",
+        gone.elapsed()
+    );
+    assert_eq!(again.run("echo $x").await, "42\n[0]");
+    again.send(json!({"type": "close"})).await;
+    assert_eq!(again.closed().await, 1000);
+    assert!(away.wait().await.expect("it ends").success());
+    // It proves the seal anew, by a pod of its own.
+    let begun = Instant::now();
+    while gateway.app.sandboxes.engine() != EngineState::Ready {
+        assert!(begun.elapsed() < PATIENCE, "the engine is not ready again");
+        sleep(Duration::from_millis(100)).await;
+    }
+    gateway.stop().await;
+    instance.assert_gone().await;
 }
 
 /// What earlier runs of these tests have left because they were killed.
