@@ -256,14 +256,15 @@ async fn a_visitor_keeps_the_shell_over_a_restart() {
     });
     assert_eq!(home.count().await, 1, "it lives on");
     let gateway = Served::start_in(home, &[]).await;
+    let offset = client.offset;
+    let mut client = gateway.resume(&client.session, &client.token, offset).await;
+    client.ready().await;
+    // Counted by the time that somebody is let in.
     let metrics = gateway.get("/metrics").await;
     assert!(
         metrics.contains("belljar_adoptions_total{outcome=\"linked\"} 1"),
         "{metrics}"
     );
-    let offset = client.offset;
-    let mut client = gateway.resume(&client.session, &client.token, offset).await;
-    client.ready().await;
     assert_eq!(client.run("echo $X").await, "42\n[0]");
     client.send(json!({"type": "close"})).await;
     assert_eq!(client.closed().await, 1000);
