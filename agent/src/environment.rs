@@ -98,9 +98,9 @@ pub(crate) fn limit_processes(program: Pid) {
 /// As PID 1, give up the standard streams that are not the link. They lead to the engine, which
 /// reads for ever what is poured into them; and gVisor lets the visitor, who has the same user id,
 /// open them by way of `/proc/1/fd`: that would be CPU of the host, beyond the sandbox's limit. Where
-/// they are the link, the standard error stays too: containerd ends an attach when any of the three ends.
-pub(crate) fn leave_standard_streams(link_is_stdio: bool) {
-    if link_is_stdio || rustix::process::getpid() != Pid::INIT {
+/// standard input and output are the link, an engine may end it with the standard error.
+pub(crate) fn leave_standard_streams(link_is_stdio: bool, keep_stderr: bool) {
+    if rustix::process::getpid() != Pid::INIT {
         return;
     }
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -108,9 +108,13 @@ pub(crate) fn leave_standard_streams(link_is_stdio: bool) {
     let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty()) else {
         return;
     };
-    let _ = rustix::stdio::dup2_stdin(&null);
-    let _ = rustix::stdio::dup2_stdout(&null);
-    let _ = rustix::stdio::dup2_stderr(&null);
+    if !link_is_stdio {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+    if !keep_stderr {
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
 }
 
 /// Set a variable that is missing or empty, if the value serves.

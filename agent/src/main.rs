@@ -66,6 +66,7 @@ use crate::life::Life;
 
 const USAGE: &str = "usage: belljar-agent --sandbox ID --link PATH|stdio \
     --deadline SECONDS --unlinked SECONDS [--processes N] [--open-files N] [--file-size BYTES]
+        [--keep-stderr]
        belljar-agent relay --sandbox ID
        belljar-agent install DIRECTORY
 
@@ -75,6 +76,8 @@ Started by the Belljar gateway as PID 1 of a sandbox; not for use by hand.
   --unlinked  the sandbox ends after this long without a gateway
   --processes, --open-files, --file-size
               limits, where the engine sets none
+  --keep-stderr
+              leave standard error open, for an engine that ends an attach without it
   relay       joins standard input and output to the agent of this sandbox
   install     copies this binary into a directory";
 
@@ -85,6 +88,7 @@ struct Arguments {
     deadline: Duration,
     unlinked: Duration,
     limits: Vec<(Resource, u64)>,
+    keep_stderr: bool,
 }
 
 /// What this process is to be.
@@ -99,6 +103,7 @@ fn arguments() -> Result<Part, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
     let (mut sandbox, mut link, mut deadline, mut unlinked) = (None, None, None, None);
     let mut limits = Vec::new();
+    let mut keep_stderr = false;
     let (mut relay, mut directory) = (false, None);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -106,6 +111,7 @@ fn arguments() -> Result<Part, lexopt::Error> {
             Long("link") => link = Some(PathBuf::from(parser.value()?)),
             Long("deadline") => deadline = Some(parser.value()?.parse()?),
             Long("unlinked") => unlinked = Some(parser.value()?.parse()?),
+            Long("keep-stderr") => keep_stderr = true,
             Long("processes") => limits.push((Resource::Nproc, parser.value()?.parse()?)),
             Long("open-files") => limits.push((Resource::Nofile, parser.value()?.parse()?)),
             Long("file-size") => limits.push((Resource::Fsize, parser.value()?.parse()?)),
@@ -134,6 +140,7 @@ fn arguments() -> Result<Part, lexopt::Error> {
         deadline: Duration::from_secs(deadline.ok_or(missing)?),
         unlinked: Duration::from_secs(unlinked.ok_or(missing)?),
         limits,
+        keep_stderr,
     }))
 }
 
@@ -152,7 +159,7 @@ fn main() -> ExitCode {
     };
     environment::prepare();
     environment::limit(&arguments.limits);
-    environment::leave_standard_streams(arguments.socket.is_none());
+    environment::leave_standard_streams(arguments.socket.is_none(), arguments.keep_stderr);
     // A thread that dies alone would leave a sandbox that half works; without its PID 1 it is gone.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("belljar-agent: {panic}");

@@ -6,9 +6,12 @@
 //! inside gVisor each costs as much as the keystroke. So this one registers for writing only while
 //! a write has found the buffer full.
 
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -98,14 +101,25 @@ impl AsyncWrite for QuietSocket {
     }
 }
 
+/// Listen at this path, in the place of whoever did so before. Any user may dial.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
 /// Where an agent that has dialled its link may dial again, for single streams.
 ///
 /// Whatever runs in a sandbox may dial there, so only a connection that begins with the key at hand
-/// is let in, and nothing is accepted while none is expected.
+/// is let in, and nobody listens while none is expected.
 #[derive(Debug)]
 pub struct Door {
     /// Locked while somebody is expected: one at a time.
-    listener: Mutex<UnixListener>,
+    path: Mutex<PathBuf>,
     /// Makes a key of [`KEY_BYTES`] bytes that nobody can guess.
     key: fn() -> String,
 }
@@ -114,10 +128,11 @@ pub struct Door {
 const KEY_DEADLINE: Duration = Duration::from_millis(200);
 
 impl Door {
-    /// `key` makes a text of [`KEY_BYTES`] bytes that nobody can guess.
-    pub fn new(listener: UnixListener, key: fn() -> String) -> Self {
+    /// `path` is the socket that the agent dials; `key` makes a text of [`KEY_BYTES`] bytes that
+    /// nobody can guess.
+    pub fn new(path: PathBuf, key: fn() -> String) -> Self {
         Self {
-            listener: Mutex::new(listener),
+            path: Mutex::new(path),
             key,
         }
     }
@@ -127,7 +142,8 @@ impl Door {
         &self,
         ask: impl AsyncFnOnce(String) -> Result<(), E>,
     ) -> Result<QuietSocket, E> {
-        let listener = self.listener.lock().await;
+        let path = self.path.lock().await;
+        let listener = listen(&path)?;
         let key = (self.key)();
         let expected = key.clone();
         let enter = async {
@@ -182,31 +198,34 @@ mod tests {
     #[tokio::test]
     async fn only_who_knows_the_key_is_let_in() {
         let path = std::env::temp_dir().join(format!("belljar-door-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        let door = Door::new(listener, || "0123456789abcdef0123456789abcdef".into());
+        let door = Door::new(path.clone(), || "0123456789abcdef0123456789abcdef".into());
         let dial = || tokio::net::UnixStream::connect(&path);
-        // One that says nothing, one that goes, one that guesses; then the one that was asked.
-        let _silent = dial().await.unwrap();
-        drop(dial().await.unwrap());
-        let mut guess = dial().await.unwrap();
-        guess.write_all(&[b'0'; KEY_BYTES]).await.unwrap();
-        let mut asked = dial().await.unwrap();
         let ask = async |key: String| {
+            // One that says nothing, one that goes, one that guesses; then the one that was asked.
+            let _silent = dial().await?;
+            drop(dial().await?);
+            let mut guess = dial().await?;
+            guess.write_all(&[b'0'; KEY_BYTES]).await?;
+            let mut asked = dial().await?;
             asked.write_all(key.as_bytes()).await?;
-            asked.write_all(b"hello").await
+            asked.write_all(b"hello").await?;
+            assert_eq!(guess.read(&mut [0]).await?, 0, "it is shown out");
+            Ok(())
         };
         let mut entered = door.expect::<io::Error>(ask).await.unwrap();
         let mut said = [0; 5];
         entered.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
-        assert_eq!(guess.read(&mut said).await.unwrap(), 0, "it is shown out");
-        // Nobody is waited for whom nobody has asked.
+        // Nobody is waited for whom nobody has asked, and nobody listens then.
         let refused = door.expect::<io::Error>(async |_| Err(io::ErrorKind::Unsupported.into()));
         assert_eq!(
             refused.await.unwrap_err().kind(),
             io::ErrorKind::Unsupported
         );
-        std::fs::remove_file(path).unwrap();
+        assert_eq!(
+            dial().await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        fs::remove_file(path).unwrap();
     }
 }

@@ -5,13 +5,13 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use belljar_link::message::{AGENT_THREADS, KEY_BYTES};
-use belljar_link::socket::{Door, QuietSocket};
+use belljar_link::socket::{Door, QuietSocket, listen};
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
@@ -89,8 +89,6 @@ pub struct DockerLauncher {
     version: OnceLock<ClientVersion>,
     /// A [`Route`]; 0 while unknown.
     route: AtomicU8,
-    /// Where agents that have just dialled may dial again, until their links take that over.
-    doors: Mutex<HashMap<SandboxId, Door>>,
 }
 
 impl DockerLauncher {
@@ -104,7 +102,6 @@ impl DockerLauncher {
             sockets,
             version: OnceLock::new(),
             route: AtomicU8::new(0),
-            doors: Mutex::default(),
         }
     }
 
@@ -372,7 +369,7 @@ impl DockerLauncher {
     ) -> Result<QuietSocket, LaunchError> {
         let dir = self.socket_dir(&spec.id);
         let listener = make_dir(&self.sockets, &dir)
-            .and_then(|()| listen(&dir))
+            .and_then(|()| listen(&dir.join(SOCKET_NAME)))
             .map_err(|cause| LaunchError::Host {
                 doing: format!("making the socket in {}", dir.display()),
                 cause,
@@ -384,35 +381,10 @@ impl DockerLauncher {
             .wait_container(&name, None::<WaitContainerOptions>)
             .boxed();
         tokio::select! {
-            dialled = self.dialled(&spec.id, listener).instrument(info_span!("dial")) => dialled,
+            dialled = dialled(listener).instrument(info_span!("dial")) => dialled,
             // An error of the wait itself says nothing; the call decides.
             Some(status) = died.next() => Err(self.died_early(spec, status).await),
         }
-    }
-
-    /// The agent's call.
-    async fn dialled(
-        &self,
-        id: &SandboxId,
-        listener: UnixListener,
-    ) -> Result<QuietSocket, LaunchError> {
-        let accept = async {
-            let (socket, _) = listener.accept().await?;
-            QuietSocket::new(socket.into_std()?)
-        };
-        let accepted = timeout(DIAL_DEADLINE, accept).await.map_err(|_| {
-            let seconds = DIAL_DEADLINE.as_secs();
-            LaunchError::NoLink(format!("no call within {seconds} s"))
-        })?;
-        let socket = accepted.map_err(|cause| LaunchError::NoLink(cause.to_string()))?;
-        let door = Door::new(listener, random_hex::<{ KEY_BYTES / 2 }>);
-        self.doors().insert(id.clone(), door);
-        Ok(socket)
-    }
-
-    fn doors(&self) -> MutexGuard<'_, HashMap<SandboxId, Door>> {
-        // No code that could panic runs under the lock.
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An agent that could not start, or ended before it called.
@@ -535,19 +507,20 @@ impl Launcher for DockerLauncher {
 
     async fn relink(&self, id: &SandboxId) -> Result<Box<dyn Transport>, LaunchError> {
         let dir = self.socket_dir(id);
-        let listener = listen(&dir).map_err(|cause| LaunchError::Host {
+        let listener = listen(&dir.join(SOCKET_NAME)).map_err(|cause| LaunchError::Host {
             doing: format!("making the socket in {} anew", dir.display()),
             cause,
         })?;
-        let dialled = self.dialled(id, listener);
-        let socket = dialled.instrument(info_span!("dial")).await?;
+        let socket = dialled(listener).instrument(info_span!("dial")).await?;
         // As good a proof of this route as a start.
         self.route.store(Route::Socket as u8, Ordering::Relaxed);
         Ok(Box::new(socket))
     }
 
     fn door(&self, id: &SandboxId) -> Option<Door> {
-        self.doors().remove(id)
+        let path = self.socket_dir(id).join(SOCKET_NAME);
+        let key = random_hex::<{ KEY_BYTES / 2 }>;
+        (self.route() == Some(Route::Socket)).then(|| Door::new(path, key))
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError> {
@@ -577,7 +550,6 @@ impl Launcher for DockerLauncher {
         // First, so that nobody takes back what is being removed. A note that stays is no reason for
         // the sandbox to stay, too.
         let note = self.notes.remove(id);
-        self.doors().remove(id);
         let engine = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -644,17 +616,20 @@ fn make_dir(sockets: &Path, dir: &Path) -> io::Result<()> {
     std::fs::set_permissions(dir, Permissions::from_mode(0o755))
 }
 
-/// Listen in a sandbox's directory, in the place of an earlier gateway. Inside the sandbox, any user
-/// may dial the one socket there.
-fn listen(dir: &Path) -> io::Result<UnixListener> {
-    let path = dir.join(SOCKET_NAME);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// The agent's call. It is the only one: the listener is gone afterwards.
+async fn dialled(listener: UnixListener) -> Result<QuietSocket, LaunchError> {
+    let accept = async {
+        let (socket, _) = listener.accept().await?;
+        QuietSocket::new(socket.into_std()?)
+    };
+    match timeout(DIAL_DEADLINE, accept).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(cause)) => Err(LaunchError::NoLink(cause.to_string())),
+        Err(_) => {
+            let seconds = DIAL_DEADLINE.as_secs();
+            Err(LaunchError::NoLink(format!("no call within {seconds} s")))
+        }
     }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
-    Ok(listener)
 }
 
 /// An error and its causes in one line: the engine's client says what happened only in the last.

@@ -172,6 +172,8 @@ fn container(spec: &SandboxSpec) -> Container {
         spec.id.as_str(),
         "--link",
         "stdio",
+        // containerd ends an attach when any of the three streams ends.
+        "--keep-stderr",
         "--deadline",
         &seconds(spec.deadline),
         "--unlinked",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use belljar::config::{Config, Template};
 use belljar::sandbox::docker::DockerLauncher;
-use belljar::sandbox::{LaunchError, Launcher, SandboxId, SandboxSpec};
+use belljar::sandbox::{Launcher, SandboxId, SandboxSpec};
 use belljar_link::client::process::ProcessEvent;
 use belljar_link::client::{Link, LinkError};
 use belljar_link::message::files::{WatchEvent, WriteOptions};
@@ -13,7 +13,7 @@ use belljar_link::message::process::{ProcessExit, StartProcess};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Namespace, config, docker, place, say};
 use crate::harness::PATIENCE;
@@ -52,15 +52,12 @@ impl Sandbox {
     }
 
     async fn remove(self) {
-        let mut removed = self.launcher.remove(&self.id).await;
+        let begun = Instant::now();
         // An engine that is busy may not be done in time; it is asked again, as the reaper does.
-        for _ in 0..3 {
-            if !matches!(removed, Err(LaunchError::Deadline(_))) {
-                break;
-            }
-            removed = self.launcher.remove(&self.id).await;
+        while let Err(error) = self.launcher.remove(&self.id).await {
+            assert!(begun.elapsed() < 2 * PATIENCE, "{error}");
+            sleep(Duration::from_secs(1)).await;
         }
-        removed.expect("it is removed");
         self.namespace.assert_empty().await;
     }
 

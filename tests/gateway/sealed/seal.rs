@@ -230,3 +230,41 @@ attempt("fsize", lambda: syscall(302, 0, 1, struct.pack("Qq", 2 << 30, -1), None
     gateway.end([client]).await;
     gateway.stop().await;
 }
+
+/// Any program may dial the socket that the agent dials: what does is not listened to, and costs the visitor
+/// no more than the connection's own way for its terminal.
+#[tokio::test]
+async fn nothing_but_the_agent_is_let_in_at_the_links_socket() {
+    const DIAL: &str = r#"
+import os, socket, time
+print("dialling", flush=True)
+os.fork() and os._exit(0)
+held, dialled = [], 0
+for i in range(10**6):
+    s = socket.socket(socket.AF_UNIX)
+    s.setblocking(False)
+    try:
+        s.connect("/.belljar/link/link.sock")
+        s.send(b"0" * 32 if i % 2 else b"")
+        held = held[-20:] + [s]
+        dialled += 1
+        open("/tmp/dialled", "w").write(str(dialled))
+    except OSError:
+        time.sleep(0.0005)
+"#;
+    let Some(_place) = place().await else { return };
+    let gateway = Sealed::with(config()).await;
+    let mut client = gateway.visit().await;
+    let seen = python(&mut client, DIAL).await;
+    assert_eq!(seen, "dialling\n[0]");
+    for turn in 0..3 {
+        let (session, token, offset) = client.cut();
+        client = gateway.resume(&session, &token, Some(offset)).await;
+        client.ready().await;
+        assert_eq!(
+            client.run(&format!("echo {turn}")).await,
+            format!("{turn}\n[0]")
+        );
+    }
+    gateway.stop().await;
+}
