@@ -444,10 +444,10 @@ impl Sandboxes {
 
     async fn link(&self, id: &SandboxId) -> Result<Link, LaunchError> {
         let io = self.launcher.relink(id).await?;
-        let door = self.launcher.door(id);
+        let redial = self.launcher.redial(id);
         let link = hello(io, self.launcher.relay_key(id))
             .await?
-            .with_door(door);
+            .with_redial(redial);
         if link.welcome().sandbox != id.as_str() {
             return Err(LaunchError::NoLink("another agent answered".into()));
         }
@@ -501,9 +501,9 @@ const GATEWAY: &str = concat!("belljar ", env!("CARGO_PKG_VERSION"));
 /// Start a sandbox and say hello to its agent.
 async fn launch(launcher: &dyn Launcher, spec: &SandboxSpec) -> Result<Link, LaunchError> {
     let io = launcher.start(spec).await?;
-    let door = launcher.door(&spec.id);
+    let redial = launcher.redial(&spec.id);
     let hello = hello(io, launcher.relay_key(&spec.id));
-    Ok(hello.await?.with_door(door))
+    Ok(hello.await?.with_redial(redial))
 }
 
 async fn hello(io: Box<dyn Transport>, relay_key: Option<String>) -> Result<Link, LinkError> {

@@ -27,7 +27,7 @@ use crate::message::{
     TerminalInfo, TerminalOpened, VERSION, Welcome,
 };
 use crate::mux::{self, Buffers, ByteStream, FrameStream, Mux, Side};
-use crate::socket::Door;
+use crate::socket::Redial;
 
 /// How long a call may take. An agent answers in under a millisecond; one starved of CPU by its
 /// own sandbox may take seconds.
@@ -83,7 +83,7 @@ impl From<std::io::Error> for LinkError {
 pub struct Link {
     mux: Mux,
     /// For streams with connections of their own.
-    door: Option<Door>,
+    redial: Option<Redial>,
     control: tokio::sync::Mutex<SplitSink<FrameStream, Frame>>,
     welcome: Welcome,
     driver: tokio::task::AbortHandle,
@@ -134,7 +134,7 @@ impl Link {
         let listener = tokio::spawn(listen(news, tell, driver.clone())).abort_handle();
         Ok(Self {
             mux,
-            door: None,
+            redial: None,
             control: tokio::sync::Mutex::new(control),
             welcome,
             driver,
@@ -146,8 +146,8 @@ impl Link {
     /// Let the agent dial connections of their own for the streams of terminals' controllers. A stream
     /// on a connection of its own costs a keystroke less than one among others does.
     #[must_use]
-    pub fn with_door(mut self, door: Option<Door>) -> Self {
-        self.door = door;
+    pub fn with_redial(mut self, redial: Option<Redial>) -> Self {
+        self.redial = redial;
         self
     }
 
@@ -216,12 +216,12 @@ impl Link {
     /// A stream with a connection of its own, or one among others where that cannot be had: over
     /// another route, from an older agent, or from one that has dialled as many as it may.
     async fn own_stream(&self) -> Result<ByteStream, LinkError> {
-        if let Some(door) = &self.door {
+        if let Some(redial) = &self.redial {
             let ask = async |key| {
                 call::<Done>(&self.mux, &Request::Dial { key }).await?;
                 Ok(())
             };
-            let dialled = door.expect::<LinkError>(ask);
+            let dialled = redial.expect::<LinkError>(ask);
             if let Ok(Ok(connection)) = timeout(DIAL_DEADLINE, dialled).await {
                 return Ok(ByteStream::own(connection));
             }

@@ -117,7 +117,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 /// Whatever runs in a sandbox may dial there, so only a connection that begins with the key at hand
 /// is let in, and nobody listens while none is expected.
 #[derive(Debug)]
-pub struct Door {
+pub struct Redial {
     /// Locked while somebody is expected: one at a time.
     path: Mutex<PathBuf>,
     /// Makes a key of [`KEY_BYTES`] bytes that nobody can guess.
@@ -127,7 +127,7 @@ pub struct Door {
 /// How long one connection may take to say its key.
 const KEY_DEADLINE: Duration = Duration::from_millis(200);
 
-impl Door {
+impl Redial {
     /// `path` is the socket that the agent dials; `key` makes a text of [`KEY_BYTES`] bytes that
     /// nobody can guess.
     pub fn new(path: PathBuf, key: fn() -> String) -> Self {
@@ -197,8 +197,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_who_knows_the_key_is_let_in() {
-        let path = std::env::temp_dir().join(format!("belljar-door-{}", std::process::id()));
-        let door = Door::new(path.clone(), || "0123456789abcdef0123456789abcdef".into());
+        let path = std::env::temp_dir().join(format!("belljar-redial-{}", std::process::id()));
+        let redial = Redial::new(path.clone(), || "0123456789abcdef0123456789abcdef".into());
         let dial = || tokio::net::UnixStream::connect(&path);
         let ask = async |key: String| {
             // One that says nothing, one that goes, one that guesses; then the one that was asked.
@@ -212,12 +212,12 @@ mod tests {
             assert_eq!(guess.read(&mut [0]).await?, 0, "it is shown out");
             Ok(())
         };
-        let mut entered = door.expect::<io::Error>(ask).await.unwrap();
+        let mut entered = redial.expect::<io::Error>(ask).await.unwrap();
         let mut said = [0; 5];
         entered.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
         // Nobody is waited for whom nobody has asked, and nobody listens then.
-        let refused = door.expect::<io::Error>(async |_| Err(io::ErrorKind::Unsupported.into()));
+        let refused = redial.expect::<io::Error>(async |_| Err(io::ErrorKind::Unsupported.into()));
         assert_eq!(
             refused.await.unwrap_err().kind(),
             io::ErrorKind::Unsupported

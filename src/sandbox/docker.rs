@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use belljar_link::message::{AGENT_THREADS, KEY_BYTES};
-use belljar_link::socket::{Door, QuietSocket, listen};
+use belljar_link::socket::{QuietSocket, Redial, listen};
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
@@ -517,10 +517,10 @@ impl Launcher for DockerLauncher {
         Ok(Box::new(socket))
     }
 
-    fn door(&self, id: &SandboxId) -> Option<Door> {
+    fn redial(&self, id: &SandboxId) -> Option<Redial> {
         let path = self.socket_dir(id).join(SOCKET_NAME);
         let key = random_hex::<{ KEY_BYTES / 2 }>;
-        (self.route() == Some(Route::Socket)).then(|| Door::new(path, key))
+        (self.route() == Some(Route::Socket)).then(|| Redial::new(path, key))
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError> {

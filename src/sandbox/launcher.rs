@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use belljar_link::client::LinkError;
-use belljar_link::socket::Door;
+use belljar_link::socket::Redial;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxId;
@@ -100,7 +100,7 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// Where the agent of a sandbox whose link has just been taken up may dial again.
-    fn door(&self, _: &SandboxId) -> Option<Door> {
+    fn redial(&self, _: &SandboxId) -> Option<Redial> {
         None
     }
 
