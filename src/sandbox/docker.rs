@@ -18,7 +18,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Reso
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-    WaitContainerOptions,
+    StopContainerOptionsBuilder, WaitContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use futures::{StreamExt, TryStreamExt};
@@ -47,6 +47,12 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// the sandbox's end, on a busy machine more than half a second. Shorter than what a visitor waits
 /// for the reason.
 const AUTOPSY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long an agent may take to end its sandbox before it is killed, seconds. It takes a tenth of one.
+const STOP_SECONDS: i32 = 1;
+
+/// What it is told by, whatever the image says.
+const STOP_SIGNAL: &str = "SIGTERM";
 
 /// Where things are inside a sandbox.
 const AGENT_INSIDE: &str = "/.belljar/agent";
@@ -267,6 +273,7 @@ impl DockerLauncher {
             // Beside the network mode: it also spares the engine's network hook, a third of a
             // start.
             network_disabled: Some(true),
+            stop_signal: Some(STOP_SIGNAL.into()),
             labels: Some(HashMap::from([
                 label(LABEL_NAMESPACE, &self.engine.namespace),
                 label(LABEL_SANDBOX, spec.id.as_str()),
@@ -551,11 +558,20 @@ impl Launcher for DockerLauncher {
         // the sandbox to stay, too.
         let note = self.notes.remove(id);
         let engine = self.client().await?;
+        let name = self.container_name(id);
+        // Not killed if that can be helped: a kill that is under way while the sandbox dies holds up
+        // containerd's shim, which then counts gVisor's own processes out at one a second. A sandbox
+        // that had run a hundred commands stayed in the list for over a minute.
+        let stop = StopContainerOptionsBuilder::default()
+            .t(STOP_SECONDS)
+            .build();
+        // What it does not do, the removal does or complains of.
+        let _ = engine.stop_container(&name, Some(stop)).await;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
             .v(true)
             .build();
-        match engine.remove_container(&self.container_name(id), Some(options)).await {
+        match engine.remove_container(&name, Some(options)).await {
             Ok(())
             // Not there, or another removal is under way.
             | Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
