@@ -233,6 +233,7 @@ impl Gateway {
         tracing::info!(sandboxes = held, ?leave, "going away");
         self.app.sessions.leave(leave);
         self.app.fleet.leave(leave);
+        self.app.sandboxes.going(leave);
         self.sessions_stop.cancel();
         self.sessions.close();
         // Apart, so that a visitor who lingers does not keep sandboxes from being removed.

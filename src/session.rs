@@ -789,7 +789,10 @@ impl Sessions {
 
     /// Begin what was planned. Its clocks run from now on.
     fn begin(&self, plan: Plan, permit: Permit, room: Room) -> (Arc<Session>, Token) {
-        self.metrics.claimed(matches!(room, Room::Warm(_)));
+        // From a pool that gateways share, the session's task claims.
+        if !self.sandboxes.shares_pool() {
+            self.metrics.claimed(matches!(room, Room::Warm(_)));
+        }
         let Plan {
             create,
             template_name,

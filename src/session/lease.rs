@@ -186,6 +186,10 @@ impl Lease {
     async fn sandbox(&self, origin: Origin) -> Result<(Sandbox, u32), LaunchError> {
         match origin {
             Origin::Engine { slot, spec, main } => {
+                let slot = match self.claim(slot, &spec, &main).await {
+                    Ok(warm) => return Ok((warm.sandbox, warm.terminal)),
+                    Err(slot) => slot,
+                };
                 let sandbox = self.sandboxes.start(slot, &spec).await?;
                 let terminal = sandbox.open_main(spec.template, spec.env, main).await?;
                 Ok((sandbox, terminal))
@@ -203,6 +207,25 @@ impl Lease {
                 Ok((sandbox, terminal))
             }
         }
+    }
+
+    /// One of a pool that gateways have together, if nothing is asked for but the template.
+    async fn claim(
+        &self,
+        slot: Slot,
+        spec: &SandboxSpec,
+        main: &MainTerminal,
+    ) -> Result<Warm, Slot> {
+        if !self.sandboxes.shares_pool() {
+            return Err(slot);
+        }
+        let claimed = if spec.env.is_empty() && main.init.is_empty() {
+            self.sandboxes.claim_shared(slot, spec).await
+        } else {
+            Err(slot)
+        };
+        self.metrics.claimed(claimed.is_ok());
+        claimed
     }
 
     /// Begin the recording, if there is to be one.

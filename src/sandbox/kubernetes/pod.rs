@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::{SandboxId, SandboxSpec};
+use super::super::{POOL, SandboxId, SandboxSpec};
 use crate::config;
 
 /// The container that the visitor is in.
@@ -39,10 +39,17 @@ pub(super) const LABEL_SANDBOX: &str = "belljar.dev/sandbox";
 pub(super) const LABEL_SESSION: &str = "belljar.dev/session";
 pub(super) const LABEL_REPLICA: &str = "belljar.dev/replica";
 pub(super) const LABEL_BOOT: &str = "belljar.dev/boot";
-const LABEL_TEMPLATE: &str = "belljar.dev/template";
-const ANNOTATION_OWNER: &str = "belljar.dev/owner";
-const ANNOTATION_EXPIRES: &str = "belljar.dev/expires";
+pub(super) const LABEL_TEMPLATE: &str = "belljar.dev/template";
+/// Of a member of the pool that nobody has claimed: [`MAKING`], then the stamp of what it was started from.
+pub(super) const LABEL_POOL: &str = "belljar.dev/pool";
+pub(super) const ANNOTATION_OWNER: &str = "belljar.dev/owner";
+pub(super) const ANNOTATION_EXPIRES: &str = "belljar.dev/expires";
+/// The main terminal of a member that waits.
+pub(super) const ANNOTATION_TERMINAL: &str = "belljar.dev/terminal";
 pub(super) const ANNOTATION_NOTE: &str = "belljar.dev/note";
+
+/// The pool's label of a member that is not at its prompt yet.
+pub(super) const MAKING: &str = "making";
 
 /// A sandbox's pod.
 pub(super) fn pod_name(id: &SandboxId) -> String {
@@ -79,17 +86,22 @@ pub(super) fn pod(
     // The agent's own clock is exact; this is the wall behind it, and cannot be moved later on.
     let wall = (spec.deadline + longest + SLACK).as_secs();
     let memory = Some("Memory");
+    let mut labels = map(&[
+        (LABEL_INSTANCE, cluster.instance.clone()),
+        (LABEL_SANDBOX, spec.id.to_string()),
+        (LABEL_SESSION, label_value(&spec.session)),
+        (LABEL_TEMPLATE, label_value(&spec.template_name)),
+        (LABEL_REPLICA, replica.to_owned()),
+        (LABEL_BOOT, boot.to_owned()),
+    ]);
+    // A pool is the cluster's where gateways can take over from each other.
+    if spec.session == POOL && cluster.token_key_file.is_some() {
+        labels.insert(LABEL_POOL.to_owned(), MAKING.to_owned());
+    }
     Pod {
         metadata: ObjectMeta {
             name: Some(pod_name(&spec.id)),
-            labels: Some(map(&[
-                (LABEL_INSTANCE, cluster.instance.clone()),
-                (LABEL_SANDBOX, spec.id.to_string()),
-                (LABEL_SESSION, label_value(&spec.session)),
-                (LABEL_TEMPLATE, label_value(&spec.template_name)),
-                (LABEL_REPLICA, replica.to_owned()),
-                (LABEL_BOOT, boot.to_owned()),
-            ])),
+            labels: Some(labels),
             annotations: Some(map(&[
                 (ANNOTATION_OWNER, spec.owner.clone()),
                 (ANNOTATION_EXPIRES, expires),
