@@ -202,7 +202,7 @@ test-rust:
 	$(call step,cargo test with Docker and gVisor)
 	@cargo test --workspace --no-run
 	@# A test that hangs is named by cargo after a minute, and ended with the rest by this.
-	@BELLJAR_TEST_DOCKER=1 timeout --verbose --kill-after=10 25m cargo test --workspace
+	@BELLJAR_TEST_DOCKER=1 BELLJAR_TEST_STORE=1 timeout --verbose --kill-after=10 25m cargo test --workspace
 
 # 200 random faults; `make chaos rounds=50` does fewer.
 .PHONY: chaos run-chaos

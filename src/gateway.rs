@@ -272,6 +272,8 @@ async fn prune(
         tokio::select! {
             _ = ticks.tick() => {
                 limiter.prune(tokio::time::Instant::now());
+                // Its state is known though nobody comes; whoever asked it has said what there is to say.
+                let _ = limiter.look_for_store().await;
                 sessions.prune();
                 fleet.prune();
             }

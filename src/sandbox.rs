@@ -433,6 +433,18 @@ impl Sandboxes {
         self.launcher.find(session).await
     }
 
+    /// How many sessions an owner has at other gateways, as far as is known now.
+    pub fn elsewhere(&self, owner: &str) -> usize {
+        self.launcher.elsewhere(owner)
+    }
+
+    /// Whether a session may stay whose sandbox has just come to be: whether its owner has no more than may
+    /// be, at all gateways.
+    pub async fn may_stay(&self, id: &SandboxId, owner: &str) -> Result<bool, LaunchError> {
+        let most = self.config.get().limits.concurrent_sessions as usize;
+        self.launcher.may_stay(id, owner, most).await
+    }
+
     /// A place for a sandbox that is taken over from another gateway, over the cap or not.
     pub fn adopt(&self, id: SandboxId) -> Slot {
         self.registry.adopt(id)

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`pod`] is what a sandbox is as a pod, [`pods`] what is known of all of them, by a
 //! watch, [`channel`] the stream to one, [`pool`] those that were started ahead, [`lease`] which gateway
-//! starts them, [`mod@trouble`] what the cluster says when it does not work.
+//! starts them, [`owners`] what one owner has at all gateways, [`mod@trouble`] what the cluster says when it does not work.
 //!
 //! Gateways of one instance are all alike. Which sandboxes there are, whose sessions they are and which
 //! gateway has them is written on the pods; who comes last has the agent.
@@ -32,6 +32,8 @@ use crate::secret::{hex, random_hex};
 mod channel;
 
 mod lease;
+
+mod owners;
 
 mod pod;
 
@@ -451,6 +453,19 @@ impl Launcher for KubernetesLauncher {
             Ok(Err(error)) => Err(trouble(Doing::Delete, error)),
             Err(_) => Err(LaunchError::Deadline(Doing::Delete.name())),
         }
+    }
+
+    fn elsewhere(&self, owner: &str) -> usize {
+        self.owned_elsewhere(owner)
+    }
+
+    async fn may_stay(
+        &self,
+        id: &SandboxId,
+        owner: &str,
+        most: usize,
+    ) -> Result<bool, LaunchError> {
+        self.stays(id, owner, most).await
     }
 
     fn pool(&self) -> Option<&dyn SharedPool> {

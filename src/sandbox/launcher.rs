@@ -91,6 +91,22 @@ pub trait Launcher: Send + Sync + 'static {
         None
     }
 
+    /// How many sessions an owner has at other gateways, as far as is known.
+    fn elsewhere(&self, _owner: &str) -> usize {
+        0
+    }
+
+    /// Whether a session may stay whose sandbox has just come to be, of an owner who may have `most` at all
+    /// gateways. Of any who ask at the same time, no more are told so than may.
+    async fn may_stay(
+        &self,
+        _: &SandboxId,
+        _owner: &str,
+        _most: usize,
+    ) -> Result<bool, LaunchError> {
+        Ok(true)
+    }
+
     /// What the agent of a sandbox is told to let later gateways in by, where they come by a relay.
     fn relay_key(&self, _: &SandboxId) -> Option<String> {
         None

@@ -143,6 +143,10 @@ impl Lease {
         let earlier = matches!(origin, Origin::Earlier { .. });
         match self.sandbox(origin).await.inspect_err(note_error) {
             Ok((sandbox, terminal)) => {
+                if !earlier && !self.may_stay(&sandbox).await? {
+                    self.permit.forgive();
+                    return Err(EndReason::TooMany.into());
+                }
                 if earlier {
                     self.metrics.adopted("linked");
                     self.kept = true;
@@ -173,6 +177,20 @@ impl Lease {
                 Err(EndReason::StartFailed.into())
             }
         }
+    }
+
+    /// Whether the visitor has no more than may be, at all gateways together.
+    async fn may_stay(&self, sandbox: &Sandbox) -> Result<bool, Ending> {
+        let owner = self.session.client.to_string();
+        let stays = self.sandboxes.may_stay(sandbox.id(), &owner).await;
+        stays.map_err(|error| {
+            tracing::error!(
+                session = %self.session.id, sandbox = %sandbox.id(), %error, remedy = error.remedy(),
+                "the sessions of a visitor could not be counted"
+            );
+            self.permit.forgive();
+            EndReason::StartFailed.into()
+        })
     }
 
     /// Write down what the next gateway must know.

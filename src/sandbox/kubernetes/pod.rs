@@ -10,9 +10,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
 
 use super::super::{POOL, SandboxId, SandboxSpec};
 use crate::config;
+use crate::secret::hex;
 
 /// The container that the visitor is in.
 pub(super) const CONTAINER: &str = "sandbox";
@@ -40,6 +42,8 @@ pub(super) const LABEL_SESSION: &str = "belljar.dev/session";
 pub(super) const LABEL_REPLICA: &str = "belljar.dev/replica";
 pub(super) const LABEL_BOOT: &str = "belljar.dev/boot";
 pub(super) const LABEL_TEMPLATE: &str = "belljar.dev/template";
+/// The owner as one word, to select by.
+pub(super) const LABEL_OWNER: &str = "belljar.dev/owner";
 /// Of a member of the pool that nobody has claimed: [`MAKING`], then the stamp of what it was started from.
 pub(super) const LABEL_POOL: &str = "belljar.dev/pool";
 pub(super) const ANNOTATION_OWNER: &str = "belljar.dev/owner";
@@ -68,6 +72,11 @@ pub(super) fn label_value(text: &str) -> String {
     value.trim_matches(edge).to_owned()
 }
 
+/// An owner as a label's value: a hash, since some have other characters than labels may.
+pub(super) fn owner_label(owner: &str) -> String {
+    hex(&Sha256::digest(format!("belljar owner {owner}").as_bytes())[..16])
+}
+
 /// The pod, sealed. `longest` is how far its end may be moved.
 pub(super) fn pod(
     cluster: &config::Kubernetes,
@@ -91,6 +100,7 @@ pub(super) fn pod(
         (LABEL_SANDBOX, spec.id.to_string()),
         (LABEL_SESSION, label_value(&spec.session)),
         (LABEL_TEMPLATE, label_value(&spec.template_name)),
+        (LABEL_OWNER, owner_label(&spec.owner)),
         (LABEL_REPLICA, replica.to_owned()),
         (LABEL_BOOT, boot.to_owned()),
     ]);

@@ -17,9 +17,10 @@ use tokio::task::AbortHandle;
 
 use super::super::SandboxId;
 use super::super::launcher::Member;
+use super::owners::is_session;
 use super::pod::{
-    ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_POOL, LABEL_REPLICA, LABEL_SANDBOX,
-    LABEL_SESSION, LABEL_TEMPLATE, label_value,
+    ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL, LABEL_REPLICA,
+    LABEL_SANDBOX, LABEL_SESSION, LABEL_TEMPLATE, label_value,
 };
 use super::trouble::Stuck;
 
@@ -50,6 +51,7 @@ pub(super) enum Stage {
 struct Known {
     stage: Stage,
     session: String,
+    owner: String,
     replica: String,
     boot: String,
     /// Whether a gateway could take it back.
@@ -208,6 +210,14 @@ impl Pods {
                 (None, None) => own && !known.noted,
             }
         })
+    }
+
+    /// Sessions of an owner that are another gateway's.
+    pub(super) fn of_owner(&self, owner: &str, replica: &str) -> usize {
+        let live = |known: &Known| matches!(known.stage, Stage::Pending | Stage::Running);
+        let theirs = |known: &Known| known.owner == owner && known.replica != replica;
+        let of_owner = |known: &Known| theirs(known) && live(known) && is_session(&known.session);
+        self.shared.those(of_owner).len()
     }
 
     /// Every member of the pool that waits, or is about to.
@@ -372,6 +382,7 @@ fn known(
     let annotations = pod.metadata.annotations.as_ref();
     let known = Known {
         session: label_value(&text(LABEL_SESSION)),
+        owner: text(LABEL_OWNER),
         replica: text(LABEL_REPLICA),
         boot: text(LABEL_BOOT),
         noted: annotations.is_some_and(|all| all.contains_key(ANNOTATION_NOTE)),

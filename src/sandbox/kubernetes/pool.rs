@@ -10,8 +10,8 @@ use super::super::launcher::{Member, SharedPool, Term};
 use super::super::{LaunchError, SandboxId, SandboxSpec};
 use super::lease::Office;
 use super::pod::{
-    ANNOTATION_EXPIRES, ANNOTATION_OWNER, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_POOL,
-    LABEL_REPLICA, LABEL_SESSION, label_value, pod_name,
+    ANNOTATION_EXPIRES, ANNOTATION_OWNER, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL,
+    LABEL_REPLICA, LABEL_SESSION, label_value, owner_label, pod_name,
 };
 use super::trouble::Doing;
 use super::{Connection, KubernetesLauncher, call};
@@ -71,6 +71,7 @@ impl SharedPool for KubernetesLauncher {
             "labels": {
                 LABEL_POOL: null,
                 LABEL_SESSION: label_value(&spec.session),
+                LABEL_OWNER: owner_label(&spec.owner),
                 LABEL_REPLICA: self.replica,
                 LABEL_BOOT: self.boot,
             },

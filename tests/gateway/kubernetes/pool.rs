@@ -49,7 +49,9 @@ async fn any_gateway_claims_what_one_of_them_has_started() {
     let instance = Instance::new();
     let config = |replica: &str| {
         let mut config = instance.config(replica);
-        config.templates.get_mut("base").expect("a base").pool = 2;
+        let template = config.templates.get_mut("base").expect("a base");
+        // Eight at once, beside another test's, on two processors.
+        (template.pool, template.cpus) = (2, 0.1);
         config
     };
     let one = TestGateway::with(config("one")).await;
@@ -118,7 +120,7 @@ async fn whoever_fills_the_pool_may_be_killed() {
     let first = Served::start_in(instance.replica("first"), &settings).await;
     let mut config = instance.config("second");
     let template = config.templates.get_mut("base").expect("a base");
-    template.pool = 1;
+    (template.pool, template.cpus) = (1, 0.1);
     let begun = Instant::now();
     while instance
         .pods()
