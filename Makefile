@@ -290,6 +290,15 @@ test-kubernetes-if-cached:
 			'##  `make test-kubernetes` makes one, in 8 minutes or so, and keeps it. ##' \
 			'########################################################################' '' >&2; fi
 
+.PHONY: bench-kubernetes run-bench-kubernetes
+bench-kubernetes: ## terminals of pods beside a raw attach, and starts from the pool: docs/kubernetes.md
+	@$(setup) -- $(MAKE) sandbox-image build run-bench-kubernetes
+run-bench-kubernetes:
+	@cargo bench --bench kubernetes --no-run
+	@[[ "$(keep)" ]] || trap '$(dev_cluster)/down' EXIT; \
+	$(dev_cluster)/up && KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
+		timeout --verbose --kill-after=10 15m cargo bench --bench kubernetes
+
 # The gateway's and the agent's image, as a registry of yours is to have them: docs/kubernetes.md.
 .PHONY: kubernetes-images
 kubernetes-images: build sandbox-image ## the images of the gateway, the agent and the sandbox, for Kubernetes
