@@ -202,7 +202,7 @@ test-rust:
 	$(call step,cargo test with Docker and gVisor)
 	@cargo test --workspace --no-run
 	@# A test that hangs is named by cargo after a minute, and ended with the rest by this.
-	@BELLJAR_TEST_DOCKER=1 timeout --verbose --kill-after=10 25m cargo test --workspace
+	@BELLJAR_TEST_DOCKER=1 BELLJAR_TEST_STORE=1 timeout --verbose --kill-after=10 25m cargo test --workspace
 
 # 200 random faults; `make chaos rounds=50` does fewer.
 .PHONY: chaos run-chaos
@@ -289,6 +289,15 @@ test-kubernetes-if-cached:
 			'##  There is no build of Kubernetes in the cache of this machine.      ##' \
 			'##  `make test-kubernetes` makes one, in 8 minutes or so, and keeps it. ##' \
 			'########################################################################' '' >&2; fi
+
+.PHONY: bench-kubernetes run-bench-kubernetes
+bench-kubernetes: ## terminals of pods beside a raw attach, and starts from the pool: docs/kubernetes.md
+	@$(setup) -- $(MAKE) sandbox-image build run-bench-kubernetes
+run-bench-kubernetes:
+	@cargo bench --bench kubernetes --no-run
+	@[[ "$(keep)" ]] || trap '$(dev_cluster)/down' EXIT; \
+	$(dev_cluster)/up && KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
+		timeout --verbose --kill-after=10 15m cargo bench --bench kubernetes
 
 # The gateway's and the agent's image, as a registry of yours is to have them: docs/kubernetes.md.
 .PHONY: kubernetes-images

@@ -308,7 +308,7 @@ allow_user() {
 
 install_test_tools() {
     local packages=() command
-    for command in python3 shellcheck; do has "$command" || packages+=("$command"); done
+    for command in python3 shellcheck redis-server; do has "$command" || packages+=("$command"); done
     # Debian's own Python comes without it.
     python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
     if ((${#packages[@]})); then

@@ -26,6 +26,8 @@ mod layers;
 mod live;
 mod recordings;
 
+mod store;
+
 mod template;
 
 pub use api::Api;
@@ -33,6 +35,7 @@ pub use kubernetes::Kubernetes;
 pub use layers::Source;
 pub use live::{Change, Live};
 pub use recordings::Recordings;
+pub use store::{LimitStore, WhenAway};
 pub use template::Template;
 
 /// Where the configuration file is looked for if none is named.
@@ -156,6 +159,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections at once of one client that comes without a trusted proxy.
     pub connections_per_client: usize,
+    /// Where gateways count together.
+    pub store: LimitStore,
 }
 
 /// The Docker (or Podman) engine.
@@ -228,6 +233,7 @@ impl Default for Limits {
             max_cpu_pressure: 0.0,
             max_connections: 2048,
             connections_per_client: 128,
+            store: LimitStore::default(),
         }
     }
 }
@@ -564,9 +570,8 @@ impl Limits {
             ("queue_length", message)
         });
         let wrong = durations.chain(counts).chain(percents).chain(line);
-        wrong
-            .map(|(key, message)| (format!("limits.{key}"), message))
-            .collect()
+        let wrong = wrong.map(|(key, message)| (format!("limits.{key}"), message));
+        wrong.chain(self.store.check()).collect()
     }
 }
 

@@ -159,8 +159,11 @@ impl Fleet {
                 }
             },
         };
-        self.metrics
-            .fleet_started(matches!(origin, Origin::Pool(_)));
+        // From a pool that gateways share, the sandbox's task claims.
+        if !self.sandboxes.shares_pool() {
+            self.metrics
+                .fleet_started(matches!(origin, Origin::Pool(_)));
+        }
         let (identity, ttl) = plan.identity(&template);
         let (held, handle) = Held::new(identity, SystemTime::now() + ttl, State::Starting);
         let (tell, started) = oneshot::channel();

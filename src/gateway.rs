@@ -233,6 +233,7 @@ impl Gateway {
         tracing::info!(sandboxes = held, ?leave, "going away");
         self.app.sessions.leave(leave);
         self.app.fleet.leave(leave);
+        self.app.sandboxes.going(leave);
         self.sessions_stop.cancel();
         self.sessions.close();
         // Apart, so that a visitor who lingers does not keep sandboxes from being removed.
@@ -271,6 +272,8 @@ async fn prune(
         tokio::select! {
             _ = ticks.tick() => {
                 limiter.prune(tokio::time::Instant::now());
+                // Its state is known though nobody comes; whoever asked it has said what there is to say.
+                let _ = limiter.look_for_store().await;
                 sessions.prune();
                 fleet.prune();
             }

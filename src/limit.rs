@@ -1,6 +1,7 @@
 //! Limits per client: sessions at once, sessions an hour, commands a minute.
 //!
-//! Knows clients, not sessions. What is held is counted by [`starts`].
+//! Knows clients, not sessions. What is held is counted by [`starts`]; what all gateways count together, by
+//! [`store`].
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,10 +20,16 @@ mod guesses;
 
 mod starts;
 
+mod store;
+
 pub use client_ip::Client;
 pub use connections::{Connected, Connections};
 pub use guesses::Guesses;
 pub use starts::{Allowance, Permit, Refusal, Starts};
+pub use store::StoreError;
+
+use starts::HOUR;
+use store::{Receipt, Store};
 
 use crate::config::Live;
 
@@ -31,6 +38,8 @@ use crate::config::Live;
 pub struct Limiter {
     config: Arc<Live>,
     sessions: Arc<Starts>,
+    /// Where gateways count together.
+    store: Option<Arc<Store>>,
     /// Wrong keys.
     pub guesses: Guesses,
     commands: ArcSwap<Commands>,
@@ -57,21 +66,64 @@ impl Commands {
 impl Limiter {
     /// A limiter for the limits in force.
     pub fn new(config: Arc<Live>) -> Self {
-        let commands = Commands::new(config.get().limits.commands_per_minute);
+        let limits = &config.get().limits;
+        let commands = Commands::new(limits.commands_per_minute);
+        let store = Store::of(&limits.store);
         Self {
             config,
             sessions: Arc::default(),
+            store,
             guesses: Guesses::default(),
             commands: ArcSwap::from_pointee(commands),
             clock: DefaultClock::default(),
         }
     }
 
-    /// Admit a client to one more session, or say why not.
+    /// The same for all gateways that count together, where they do: this one's own count first.
+    /// Of those that other gateways hold for it, `elsewhere` are known.
+    pub async fn admit_among_all(
+        &self,
+        client: Client,
+        elsewhere: usize,
+        now: Instant,
+    ) -> Result<Permit, Refusal> {
+        let permit = self.admit_beside(client, elsewhere, now)?;
+        if let Some(store) = &self.store {
+            let per_hour = self.config.get().limits.sessions_per_hour;
+            let counted = store.count(client, per_hour).await;
+            // What another count refuses was no start.
+            let receipt = counted.inspect_err(|_| permit.forgive())?;
+            permit.counted(receipt);
+        }
+        Ok(permit)
+    }
+
+    /// Ask whether the store answers, if there is one. Bounded.
+    pub async fn look_for_store(&self) -> Option<Result<(), StoreError>> {
+        Some(self.store.as_ref()?.ping().await)
+    }
+
+    /// Whether the store answered when it was last asked, and how often it has not; `None` without one.
+    pub fn store(&self) -> Option<(bool, u64)> {
+        let store = self.store.as_ref()?;
+        Some((store.is_up(), store.failures()))
+    }
+
+    /// Admit a client to one more session, or say why not: by this gateway's own count.
     pub fn admit(&self, client: Client, now: Instant) -> Result<Permit, Refusal> {
+        self.admit_beside(client, 0, now)
+    }
+
+    fn admit_beside(
+        &self,
+        client: Client,
+        elsewhere: usize,
+        now: Instant,
+    ) -> Result<Permit, Refusal> {
         let config = self.config.get();
+        let elsewhere = u32::try_from(elsewhere).unwrap_or(u32::MAX);
         let allowance = Allowance {
-            at_once: config.limits.concurrent_sessions,
+            at_once: config.limits.concurrent_sessions.saturating_sub(elsewhere),
             per_hour: config.limits.sessions_per_hour,
         };
         self.sessions.admit(&client, allowance, now)
@@ -119,7 +171,7 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
-    use super::starts::{HOUR, MAX_HOLDERS};
+    use super::starts::MAX_HOLDERS;
     use super::*;
     use crate::config::Config;
 

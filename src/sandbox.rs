@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belljar_link::client::{Link, LinkError};
@@ -101,6 +101,9 @@ const START_DEADLINE: Duration = Duration::from_secs(45);
 /// A sandbox without any gateway ends after this long: time enough to start the next one.
 pub const UNLINKED: Duration = Duration::from_secs(60);
 
+/// Whose a sandbox is that was started ahead, in place of a session's id.
+const POOL: &str = "pool";
+
 /// Pause between attempts to take up a link that was lost, and how long they go on: the agent ends the
 /// sandbox after [`UNLINKED`].
 const MEND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(50));
@@ -189,6 +192,8 @@ pub struct Sandboxes {
     metrics: Arc<Metrics>,
     /// Whether a usable engine is one that was seen to run gVisor.
     sealed: bool,
+    /// How this gateway goes away, once it does.
+    leave: OnceLock<Leave>,
 }
 
 impl fmt::Debug for Sandboxes {
@@ -256,6 +261,7 @@ impl Sandboxes {
             starting: watch::Sender::new(0),
             engine,
             metrics,
+            leave: OnceLock::new(),
         };
         (sandboxes, kept)
     }
@@ -265,6 +271,15 @@ impl Sandboxes {
         pool::keep_full(self, stop).await;
     }
 
+    /// This gateway goes away. What was started ahead ends with it, unless others are to come.
+    pub fn going(&self, how: Leave) {
+        let _ = self.leave.set(how);
+    }
+
+    fn leave(&self) -> Leave {
+        self.leave.get().copied().unwrap_or(Leave::End)
+    }
+
     /// How many sandboxes exist, those being started or removed included.
     pub fn count(&self) -> usize {
         self.registry.count()
@@ -272,12 +287,21 @@ impl Sandboxes {
 
     /// How many of them were started ahead and wait for a visitor.
     pub fn in_pools(&self) -> usize {
-        self.pool.count()
+        self.pools().values().sum()
     }
 
-    /// The same by template.
+    /// The same by template. Where gateways have them together, all of them are counted by each.
     pub fn pools(&self) -> BTreeMap<String, usize> {
-        self.pool.counts()
+        let Some(shared) = self.launcher.pool() else {
+            return self.pool.counts();
+        };
+        let mut counts = BTreeMap::new();
+        for member in shared.members() {
+            if member.stamp.is_some() {
+                *counts.entry(member.template).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Whether what is started is sealed in gVisor; `None` while nothing can be started.
@@ -339,7 +363,7 @@ impl Sandboxes {
     pub fn closed(&self) -> Option<AtCapacity> {
         let closed = self.registry.closed()?;
         let taken = matches!(closed, AtCapacity::Taken { .. });
-        let makes_room = taken && self.in_pools() > 0 && *self.waiting().borrow() == 0;
+        let makes_room = taken && self.pool.count() > 0 && *self.waiting().borrow() == 0;
         (!makes_room).then_some(closed)
     }
 
@@ -407,6 +431,18 @@ impl Sandboxes {
     /// The sandbox of a session that is another gateway's, if there is one now, with its note.
     pub async fn find(&self, session: &str) -> Option<(SandboxId, String)> {
         self.launcher.find(session).await
+    }
+
+    /// How many sessions an owner has at other gateways, as far as is known now.
+    pub fn elsewhere(&self, owner: &str) -> usize {
+        self.launcher.elsewhere(owner)
+    }
+
+    /// Whether a session may stay whose sandbox has just come to be: whether its owner has no more than may
+    /// be, at all gateways.
+    pub async fn may_stay(&self, id: &SandboxId, owner: &str) -> Result<bool, LaunchError> {
+        let most = self.config.get().limits.concurrent_sessions as usize;
+        self.launcher.may_stay(id, owner, most).await
     }
 
     /// A place for a sandbox that is taken over from another gateway, over the cap or not.

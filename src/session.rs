@@ -112,6 +112,8 @@ pub enum EndReason {
     SandboxLost,
     /// The sandbox could not be started.
     StartFailed,
+    /// Its visitor has as many as may be, together with those at other gateways.
+    TooMany,
     /// The gateway is going away, and the session with it.
     Shutdown,
     /// The gateway is going away, and the session lives on for the next one.
@@ -133,6 +135,7 @@ impl EndReason {
             Self::OutOfMemory => "out_of_memory",
             Self::SandboxLost => "sandbox_lost",
             Self::StartFailed => "start_failed",
+            Self::TooMany => "too_many_sessions",
             Self::Shutdown => "shutdown",
             Self::HandedOver => "handed_over",
             Self::TakenOver => "taken_over",
@@ -716,17 +719,17 @@ impl Sessions {
     }
 
     /// Begin a session. Its sandbox starts in the background. The token is the visitor's only key.
-    pub fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
+    pub async fn create(&self, create: Create) -> Result<(Arc<Session>, Token), CreateError> {
         let plan = self.plan(create)?;
-        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        let permit = self.admit(plan.create.client).await?;
         let room = self.room(&plan).inspect_err(|_| permit.forgive())?;
         Ok(self.begin(plan, permit, room))
     }
 
     /// Begin a session, or wait in line if there is no place for it.
-    pub fn create_or_wait(self: &Arc<Self>, create: Create) -> Result<Entry, CreateError> {
+    pub async fn create_or_wait(self: &Arc<Self>, create: Create) -> Result<Entry, CreateError> {
         let plan = self.plan(create)?;
-        let permit = self.limiter.admit(plan.create.client, Instant::now())?;
+        let permit = self.admit(plan.create.client).await?;
         if let Ok(room) = self.room(&plan) {
             let (session, token) = self.begin(plan, permit, room);
             return Ok(Entry::Begun(session, token));
@@ -737,6 +740,13 @@ impl Sessions {
         })?;
         let waiting = Waiting::new(self.clone(), ticket, plan, permit);
         Ok(Entry::Waiting(Box::new(waiting)))
+    }
+
+    /// Admit a client to one more session.
+    async fn admit(&self, client: Client) -> Result<Permit, limit::Refusal> {
+        let elsewhere = self.sandboxes.elsewhere(&client.to_string());
+        let now = Instant::now();
+        self.limiter.admit_among_all(client, elsewhere, now).await
     }
 
     /// Check what is asked for, before anything is taken for it.
@@ -789,7 +799,10 @@ impl Sessions {
 
     /// Begin what was planned. Its clocks run from now on.
     fn begin(&self, plan: Plan, permit: Permit, room: Room) -> (Arc<Session>, Token) {
-        self.metrics.claimed(matches!(room, Room::Warm(_)));
+        // From a pool that gateways share, the session's task claims.
+        if !self.sandboxes.shares_pool() {
+            self.metrics.claimed(matches!(room, Room::Warm(_)));
+        }
         let Plan {
             create,
             template_name,

@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -128,6 +129,19 @@ pub struct Now {
     pub waiting: usize,
     /// Whether the engine can be used.
     pub engine_ready: bool,
+    /// The store in which gateways count together, if there is one.
+    pub limit_store: Option<LimitStoreNow>,
+}
+
+/// How that store does.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitStoreNow {
+    /// Whether it answered when it was last asked.
+    pub up: bool,
+    /// How often it has not.
+    pub failures: u64,
+    /// `limits.store.when_away`.
+    pub when_away: &'static str,
 }
 
 /// Every metric of a gateway.
@@ -145,6 +159,8 @@ pub struct Metrics {
     links_lost: Family<Label, Counter>,
     engine_ready: Gauge,
     engine_errors: Family<Label, Counter>,
+    limit_store_up: Family<Label, Gauge>,
+    limit_store_failures: Counter,
     refusals: Family<Label, Counter>,
     bytes: Family<Label, Counter>,
     sandboxes: Gauge,
@@ -242,6 +258,15 @@ impl Default for Metrics {
                 "1 if the engine answers and its seal was proved",
             ),
             engine_errors: new.counters("engine_errors", "Failed calls of the engine, by call"),
+            limit_store_up: new.gauges(
+                "limit_store_up",
+                "1 while the store answers in which gateways count together, by what happens when not; absent without one",
+            ),
+            limit_store_failures: new.add(
+                "limit_store_failures",
+                "How often the store of limits has not answered",
+                Counter::default(),
+            ),
             refusals: new.counters("refusals", "Visitors refused, by reason"),
             bytes,
             sandboxes: new.gauge(
@@ -413,6 +438,12 @@ impl Metrics {
         self.max_sandboxes.set(count(now.max_sandboxes));
         self.queue.set(count(now.waiting));
         self.engine_ready.set(now.engine_ready.into());
+        if let Some(store) = now.limit_store {
+            let up = [("when_away", store.when_away)];
+            self.limit_store_up.get_or_create(&up).set(store.up.into());
+            let failures = self.limit_store_failures.inner();
+            failures.store(store.failures, Ordering::Relaxed);
+        }
         self.text()
     }
 
@@ -461,6 +492,11 @@ mod tests {
             max_sandboxes: 50,
             waiting: 4,
             engine_ready: true,
+            limit_store: Some(LimitStoreNow {
+                up: true,
+                failures: 1,
+                when_away: "open",
+            }),
         })
     }
 

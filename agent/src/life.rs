@@ -37,6 +37,12 @@ impl Life {
         self.changed.notify_one();
     }
 
+    /// The sandbox may be without a gateway for so long from now on.
+    pub(crate) fn set_unlinked(&self, limit: Duration) {
+        self.lock().unlinked_limit = limit.min(LONGEST);
+        self.changed.notify_one();
+    }
+
     /// Time left.
     pub(crate) fn remaining(&self) -> Duration {
         let deadline = self.lock().deadline;
@@ -139,6 +145,19 @@ mod tests {
         clocks.set_linked(false, begun + 5 * MINUTE + MINUTE / 2);
         let end = (begun + 6 * MINUTE, "no gateway has linked in time");
         assert_eq!(clocks.end(), end);
+    }
+
+    #[test]
+    fn what_has_waited_long_without_a_gateway_waits_less_once_it_is_taken() {
+        let begun = Instant::now();
+        let mut clocks = Clocks::new(HOUR, HOUR / 2, begun);
+        clocks.set_linked(true, begun);
+        clocks.set_linked(false, begun);
+        assert_eq!(clocks.end().0, begun + HOUR / 2);
+        clocks.set_linked(true, begun + MINUTE);
+        clocks.unlinked_limit = MINUTE;
+        clocks.set_linked(false, begun + 10 * MINUTE);
+        assert_eq!(clocks.end().0, begun + 11 * MINUTE);
     }
 
     #[test]

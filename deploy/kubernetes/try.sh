@@ -110,11 +110,11 @@ through() { # seconds that the shell counts, what fault does…
 through 60 apiserver 30
 through 30 kubelet
 
-# Of what was begun nothing is left but the two pools.
+# Of what was begun nothing is left but the pool, which is of both gateways.
 left() { kube get pods --namespace belljar-sandboxes --field-selector status.phase=Running --no-headers 2>/dev/null | wc -l; }
 deadline=$((SECONDS + 120))
-until [[ $(left) -le 2 ]]; do
-    ((SECONDS < deadline)) || fail "$(left) sandboxes are left, of two gateways with a pool of 1"
+until [[ $(left) -le 1 ]]; do
+    ((SECONDS < deadline)) || fail "$(left) sandboxes are left, and a pool of 1"
     sleep 2
 done
 say ok "nothing is left but what waits in the pool"

@@ -98,6 +98,7 @@ rights() { # namespace; one a line: resource [verbs]
         sed 's/ *$//' | grep -v '^selfsubject' | sort
 }
 expected='events [list]
+leases.coordination.k8s.io [get create patch]
 pods [get list watch create patch delete]
 pods/attach [get create]
 pods/exec [get create]'

@@ -48,6 +48,11 @@ resource "kubernetes_role_v1" "gateway" {
     resources  = ["events"]
     verbs      = ["list"]
   }
+  rule {
+    api_groups = ["coordination.k8s.io"]
+    resources  = ["leases"]
+    verbs      = ["get", "create", "patch"]
+  }
 }
 
 resource "kubernetes_role_binding_v1" "gateway" {

@@ -50,7 +50,7 @@ variable "replicas" {
 }
 
 variable "max_sandboxes" {
-  description = "Sandboxes at once of each gateway, those of its pool included. The quota holds for all of them."
+  description = "Sandboxes at once of each gateway, those that wait in the pool apart. The quota holds for all of them."
   type        = number
   default     = 50
 
@@ -61,7 +61,7 @@ variable "max_sandboxes" {
 }
 
 variable "pool" {
-  description = "Sandboxes that each gateway starts ahead."
+  description = "Sandboxes that are started ahead, of all gateways together."
   type        = number
   default     = 5
 }

@@ -251,9 +251,26 @@ impl Link {
 
     /// Move the sandbox's own deadline.
     pub async fn set_deadline(&self, remaining: Duration) -> Result<(), LinkError> {
-        let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-        self.command(&ControlCommand::SetDeadline { remaining_ms })
-            .await
+        self.set_clocks(remaining, None).await
+    }
+
+    /// The same, and how long it may be without a gateway: less, once it is somebody's, than while it
+    /// waits for whoever takes it.
+    pub async fn set_life(&self, remaining: Duration, unlinked: Duration) -> Result<(), LinkError> {
+        self.set_clocks(remaining, Some(unlinked)).await
+    }
+
+    async fn set_clocks(
+        &self,
+        remaining: Duration,
+        unlinked: Option<Duration>,
+    ) -> Result<(), LinkError> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let command = ControlCommand::SetDeadline {
+            remaining_ms: ms(remaining),
+            unlinked_ms: unlinked.map(ms),
+        };
+        self.command(&command).await
     }
 
     /// Ask the agent to end the sandbox. The launcher's removal is what makes it sure.

@@ -297,6 +297,10 @@ pub enum ControlCommand {
     SetDeadline {
         /// Milliseconds from receipt.
         remaining_ms: u64,
+        /// From now on the sandbox ends this long after its last gateway was lost, milliseconds; as it
+        /// was told before if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unlinked_ms: Option<u64>,
     },
     /// End every process and exit.
     Terminate,

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::config::{Config, LauncherKind, Template};
+use crate::config::{Config, LauncherKind, Live, Template};
+use crate::limit::Limiter;
 use crate::sandbox::docker::DockerLauncher;
 use crate::sandbox::kubernetes::KubernetesLauncher;
 use crate::sandbox::process::ProcessLauncher;
@@ -68,7 +70,23 @@ pub(super) async fn run(config: &Config) -> ExitCode {
             say!("  note  the launcher `process` has no isolation: for development only");
         }
     }
+    store(config, &mut report).await;
     report.end()
+}
+
+/// Where gateways count together.
+async fn store(config: &Config, report: &mut Report) {
+    let limiter = Limiter::new(Arc::new(Live::new(config.clone())));
+    let Some(answer) = limiter.look_for_store().await else {
+        return;
+    };
+    let away = config.limits.store.when_away.name();
+    let seen = match &answer {
+        Ok(()) => format!("answers; when it is away: {away}"),
+        Err(error) => format!("{error}; when it is away: {away}"),
+    };
+    let remedy = "start it, or correct limits.store.url";
+    report.line(answer.is_ok(), "limit store", &seen, remedy);
 }
 
 async fn kubernetes(config: &Config, report: &mut Report) {

@@ -63,6 +63,7 @@ fn merge(before: &Config, next: &Config) -> Config {
             min_available_memory: before.limits.min_available_memory,
             max_memory_pressure: before.limits.max_memory_pressure,
             max_cpu_pressure: before.limits.max_cpu_pressure,
+            store: before.limits.store.clone(),
             ..next.limits.clone()
         },
         api: Api {

@@ -158,6 +158,33 @@ impl Lease {
         }
     }
 
+    /// One of a pool that gateways have together, if nothing is asked for but the template.
+    async fn claim(&self, slot: Slot, spec: &SandboxSpec) -> Result<Warm, Slot> {
+        if !self.sandboxes.shares_pool() {
+            return Err(slot);
+        }
+        let claimed = if self.held.recipe.is_template_only() {
+            self.sandboxes.claim_shared(slot, spec).await
+        } else {
+            Err(slot)
+        };
+        if self.first.is_some() {
+            self.metrics.fleet_started(claimed.is_ok());
+        }
+        claimed
+    }
+
+    /// What was started ahead is the program's now.
+    async fn take(&self, warm: Warm, deadline: Duration) -> Result<Sandbox, LaunchError> {
+        let link = &warm.sandbox.link;
+        link.set_deadline(deadline).await?;
+        // Nobody will type into it, and its memory and its places are the program's. One that
+        // has ended already is as good.
+        let _ = link.close_terminal(warm.terminal).await;
+        self.make_cwd(link).await;
+        Ok(warm.sandbox)
+    }
+
     async fn sandbox(&self, origin: Origin) -> Result<Sandbox, LaunchError> {
         let left = match &self.first {
             Some((ttl, _)) => *ttl,
@@ -180,21 +207,17 @@ impl Lease {
                     deadline,
                     unlinked: UNLINKED,
                 };
+                let slot = match self.claim(slot, &spec).await {
+                    Ok(warm) => return self.take(warm, deadline).await,
+                    Err(slot) => slot,
+                };
                 let sandbox = self.sandboxes.start(slot, &spec).await?;
                 // The start has used up some of it.
                 sandbox.link.set_deadline(deadline).await?;
                 self.make_cwd(&sandbox.link).await;
                 Ok(sandbox)
             }
-            Origin::Pool(warm) => {
-                let link = &warm.sandbox.link;
-                link.set_deadline(deadline).await?;
-                // Nobody will type into it, and its memory and its places are the program's. One that
-                // has ended already is as good.
-                let _ = link.close_terminal(warm.terminal).await;
-                self.make_cwd(link).await;
-                Ok(warm.sandbox)
-            }
+            Origin::Pool(warm) => self.take(warm, deadline).await,
             Origin::Earlier(slot) => self.sandboxes.relink(slot).await,
             Origin::Stopped => Err(LaunchError::NotReady("it is stopped".into())),
         }

@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Client;
+use super::{Client, Receipt};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -41,6 +41,12 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// What it has started at other gateways cannot be known at the moment.
+    #[error("the store of limits does not answer")]
+    Uncounted {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// It is new, and no more can be remembered.
     #[error("too many others within an hour")]
     Crowded {
@@ -55,6 +61,7 @@ impl Refusal {
         match self {
             Self::Concurrent { retry_after }
             | Self::Hourly { retry_after }
+            | Self::Uncounted { retry_after }
             | Self::Crowded { retry_after } => *retry_after,
         }
     }
@@ -143,6 +150,7 @@ impl<K: Clone + Eq + Hash> Starts<K> {
             holder: holder.clone(),
             start: now,
             starts: self.clone(),
+            receipt: OnceLock::new(),
         })
     }
 
@@ -160,6 +168,7 @@ impl<K: Clone + Eq + Hash> Starts<K> {
             holder: holder.clone(),
             start: start.unwrap_or(now),
             starts: self.clone(),
+            receipt: OnceLock::new(),
         }
     }
 
@@ -189,6 +198,8 @@ pub struct Permit<K: Clone + Eq + Hash = Client> {
     holder: K,
     start: Instant,
     starts: Arc<Starts<K>>,
+    /// Where it was counted together with other gateways' starts.
+    receipt: OnceLock<Receipt>,
 }
 
 impl<K: Clone + Eq + Hash> Permit<K> {
@@ -199,6 +210,16 @@ impl<K: Clone + Eq + Hash> Permit<K> {
             && let Some(at) = record.starts.iter().position(|start| *start == self.start)
         {
             record.starts.remove(at);
+        }
+        if let Some(receipt) = self.receipt.get() {
+            receipt.forget();
+        }
+    }
+
+    /// It was counted elsewhere, too.
+    pub(super) fn counted(&self, receipt: Option<Receipt>) {
+        if let Some(receipt) = receipt {
+            let _ = self.receipt.set(receipt);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The `kubernetes` launcher: pods of a cluster. Here and below is all that knows kube.
 //!
 //! In reading order: [`pod`] is what a sandbox is as a pod, [`pods`] what is known of all of them, by a
-//! watch, [`channel`] the stream to one, [`mod@trouble`] what the cluster says when it does not work.
+//! watch, [`channel`] the stream to one, [`pool`] those that were started ahead, [`lease`] which gateway
+//! starts them, [`owners`] what one owner has at all gateways, [`mod@trouble`] what the cluster says when it does not work.
 //!
 //! Gateways of one instance are all alike. Which sandboxes there are, whose sessions they are and which
 //! gateway has them is written on the pods; who comes last has the agent.
@@ -22,6 +23,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span, instrument};
 
+use super::launcher::SharedPool;
 use super::launcher::Transport;
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
 use crate::config::{self, Config};
@@ -29,9 +31,15 @@ use crate::secret::{hex, random_hex};
 
 mod channel;
 
+mod lease;
+
+mod owners;
+
 mod pod;
 
 mod pods;
+
+mod pool;
 
 mod trouble;
 
@@ -445,6 +453,25 @@ impl Launcher for KubernetesLauncher {
             Ok(Err(error)) => Err(trouble(Doing::Delete, error)),
             Err(_) => Err(LaunchError::Deadline(Doing::Delete.name())),
         }
+    }
+
+    fn elsewhere(&self, owner: &str) -> usize {
+        self.owned_elsewhere(owner)
+    }
+
+    async fn may_stay(
+        &self,
+        id: &SandboxId,
+        owner: &str,
+        most: usize,
+    ) -> Result<bool, LaunchError> {
+        self.stays(id, owner, most).await
+    }
+
+    fn pool(&self) -> Option<&dyn SharedPool> {
+        // Before there is a connection nothing is known of it.
+        self.connection.get()?.key.as_ref()?;
+        Some(self)
     }
 
     async fn post_mortem(&self, id: &SandboxId) -> Death {

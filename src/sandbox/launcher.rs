@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use belljar_link::client::LinkError;
 use belljar_link::socket::Redial;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::SandboxId;
 use super::builds::{Built, Dockerfile};
@@ -89,6 +91,22 @@ pub trait Launcher: Send + Sync + 'static {
         None
     }
 
+    /// How many sessions an owner has at other gateways, as far as is known.
+    fn elsewhere(&self, _owner: &str) -> usize {
+        0
+    }
+
+    /// Whether a session may stay whose sandbox has just come to be, of an owner who may have `most` at all
+    /// gateways. Of any who ask at the same time, no more are told so than may.
+    async fn may_stay(
+        &self,
+        _: &SandboxId,
+        _owner: &str,
+        _most: usize,
+    ) -> Result<bool, LaunchError> {
+        Ok(true)
+    }
+
     /// What the agent of a sandbox is told to let later gateways in by, where they come by a relay.
     fn relay_key(&self, _: &SandboxId) -> Option<String> {
         None
@@ -131,6 +149,77 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// Why a sandbox whose link ended died.
     async fn post_mortem(&self, id: &SandboxId) -> Death;
+
+    /// The pool that its gateways have together, where the engine keeps one.
+    fn pool(&self) -> Option<&dyn SharedPool> {
+        None
+    }
+}
+
+/// A sandbox that was started ahead, as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// It.
+    pub id: SandboxId,
+    /// Its template's name.
+    pub template: String,
+    /// What it was started from; `None` while it is being started.
+    pub stamp: Option<String>,
+    /// How long ago it was started.
+    pub age: Duration,
+}
+
+/// Sandboxes that were started ahead and belong to nobody: they wait at their prompts without a link,
+/// and any gateway may claim one, which one gateway does.
+#[async_trait]
+pub trait SharedPool: Send + Sync {
+    /// What a sandbox of this template is started from, as one word: where it is another, the sandbox
+    /// would be.
+    fn stamp(&self, name: &str, template: &Template) -> String;
+
+    /// All members, as far as is known now.
+    fn members(&self) -> Vec<Member>;
+
+    /// Changes whenever a member may have. To be taken before the members are looked at.
+    fn changes(&self) -> watch::Receiver<bool>;
+
+    /// One with this stamp that waits; this gateway looks at each once, until it hears of it again.
+    fn pick(&self, stamp: &str) -> Option<SandboxId>;
+
+    /// Make a sandbox that was picked this one's who is described: its main terminal's number, or `None`
+    /// if somebody else was earlier. Once, whoever tries at the same time.
+    async fn claim(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Option<u32>, LaunchError>;
+
+    /// Let a sandbox wait, which this gateway has started as a member and brought to its prompt.
+    async fn offer(&self, id: &SandboxId, stamp: &str, terminal: u32) -> Result<(), LaunchError>;
+
+    /// Remove a member that waits, unless somebody has claimed it meanwhile.
+    async fn discard(&self, id: &SandboxId) -> Result<(), LaunchError>;
+
+    /// Resolves when this gateway is the one that fills the pool.
+    async fn elected(&self) -> Term;
+}
+
+/// For as long as this gateway fills the pool. Dropping it gives the office up.
+#[derive(Debug)]
+pub struct Term {
+    lost: CancellationToken,
+    _over: DropGuard,
+}
+
+impl Term {
+    /// A term that ends with `lost`; `over` is told when it is dropped.
+    pub fn new(lost: CancellationToken, over: CancellationToken) -> Self {
+        Self {
+            lost,
+            _over: over.drop_guard(),
+        }
+    }
+
+    /// Resolves when another gateway may have the office.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
 }
 
 /// Why an engine did not do what it was asked to. The text is for operators; [`LaunchError::remedy`]

@@ -1,5 +1,7 @@
 //! Sandboxes started ahead, so that a visitor is at a prompt in milliseconds. They take places like all
 //! others, and give them up to a visitor who finds none.
+//!
+//! This gateway's own are here; where gateways have them together, [`shared`] keeps them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
@@ -14,9 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm,
+    LaunchError, MainTerminal, POOL, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm,
 };
 use crate::config::{Config, Template};
+
+pub(super) mod shared;
 
 /// A member older than this is replaced: nothing that runs is left to grow stale for ever.
 const OLDEST: Duration = Duration::from_secs(3600);
@@ -52,6 +56,8 @@ pub(super) struct Pool {
     members: Mutex<HashMap<String, VecDeque<Member>>>,
     /// Rung when there is one less.
     taken: Notify,
+    /// Of a pool that gateways have together.
+    first_links: shared::FirstLinks,
 }
 
 impl Pool {
@@ -140,9 +146,16 @@ impl Pool {
 
 /// Keep every pool full until `stop`, one start at a time, and then give the members up.
 pub(super) async fn keep_full(sandboxes: &Sandboxes, stop: &CancellationToken) {
+    // Which kind it is may be known only once the engine was reached.
+    tokio::select! {
+        () = sandboxes.usable() => {}
+        () = stop.cancelled() => return,
+    }
+    if let Some(pool) = sandboxes.launcher.pool() {
+        return shared::keep_full(sandboxes, pool, stop).await;
+    }
     let pool = &sandboxes.pool;
     let fill = async {
-        sandboxes.usable().await;
         let mut pause = RETRY.0;
         loop {
             let config = sandboxes.config.get();
@@ -176,13 +189,18 @@ pub(super) async fn keep_full(sandboxes: &Sandboxes, stop: &CancellationToken) {
     pool.members().clear();
 }
 
+/// Let visitors' own starts go first, for a while.
+async fn make_way(sandboxes: &Sandboxes) {
+    let _ = timeout(GIVE_WAY, sandboxes.nobody_starts()).await;
+}
+
 /// Start one member. `Err(None)` is no error: there is no place.
 async fn add(
     sandboxes: &Sandboxes,
     name: &str,
     template: &Template,
 ) -> Result<(), Option<LaunchError>> {
-    let _ = timeout(GIVE_WAY, sandboxes.nobody_starts()).await;
+    make_way(sandboxes).await;
     let place = sandboxes.registry.reserve(SandboxId::random());
     let slot = place.map_err(|_| None)?;
     let spec = SandboxSpec {
@@ -190,8 +208,8 @@ async fn add(
         template_name: name.to_owned(),
         template: template.clone(),
         env: BTreeMap::new(),
-        session: "pool".into(),
-        owner: "pool".into(),
+        session: POOL.into(),
+        owner: POOL.into(),
         expires_at: SystemTime::now() + LIFETIME,
         deadline: LIFETIME,
         unlinked: UNLINKED,

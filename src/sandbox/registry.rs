@@ -316,6 +316,13 @@ impl Slot {
         registry.take(&mut registry.state(), id)
     }
 
+    /// A place for a sandbox that is there already and may take this one's.
+    pub(super) fn beside(&self, id: SandboxId) -> Self {
+        let mut slot = self.registry.adopt(id);
+        slot.belongs_to(self.span.clone());
+        slot
+    }
+
     /// Leave the sandbox to the next gateway.
     pub(super) fn hand_over(mut self) {
         self.fate = Fate::HandOver;

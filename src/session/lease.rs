@@ -143,6 +143,10 @@ impl Lease {
         let earlier = matches!(origin, Origin::Earlier { .. });
         match self.sandbox(origin).await.inspect_err(note_error) {
             Ok((sandbox, terminal)) => {
+                if !earlier && !self.may_stay(&sandbox).await? {
+                    self.permit.forgive();
+                    return Err(EndReason::TooMany.into());
+                }
                 if earlier {
                     self.metrics.adopted("linked");
                     self.kept = true;
@@ -175,6 +179,20 @@ impl Lease {
         }
     }
 
+    /// Whether the visitor has no more than may be, at all gateways together.
+    async fn may_stay(&self, sandbox: &Sandbox) -> Result<bool, Ending> {
+        let owner = self.session.client.to_string();
+        let stays = self.sandboxes.may_stay(sandbox.id(), &owner).await;
+        stays.map_err(|error| {
+            tracing::error!(
+                session = %self.session.id, sandbox = %sandbox.id(), %error, remedy = error.remedy(),
+                "the sessions of a visitor could not be counted"
+            );
+            self.permit.forgive();
+            EndReason::StartFailed.into()
+        })
+    }
+
     /// Write down what the next gateway must know.
     async fn keep(&mut self, sandbox: &Sandbox, terminal: u32) {
         let note = Note::of(&self.session, terminal).write();
@@ -186,6 +204,10 @@ impl Lease {
     async fn sandbox(&self, origin: Origin) -> Result<(Sandbox, u32), LaunchError> {
         match origin {
             Origin::Engine { slot, spec, main } => {
+                let slot = match self.claim(slot, &spec, &main).await {
+                    Ok(warm) => return Ok((warm.sandbox, warm.terminal)),
+                    Err(slot) => slot,
+                };
                 let sandbox = self.sandboxes.start(slot, &spec).await?;
                 let terminal = sandbox.open_main(spec.template, spec.env, main).await?;
                 Ok((sandbox, terminal))
@@ -203,6 +225,25 @@ impl Lease {
                 Ok((sandbox, terminal))
             }
         }
+    }
+
+    /// One of a pool that gateways have together, if nothing is asked for but the template.
+    async fn claim(
+        &self,
+        slot: Slot,
+        spec: &SandboxSpec,
+        main: &MainTerminal,
+    ) -> Result<Warm, Slot> {
+        if !self.sandboxes.shares_pool() {
+            return Err(slot);
+        }
+        let claimed = if spec.env.is_empty() && main.init.is_empty() {
+            self.sandboxes.claim_shared(slot, spec).await
+        } else {
+            Err(slot)
+        };
+        self.metrics.claimed(claimed.is_ok());
+        claimed
     }
 
     /// Begin the recording, if there is to be one.

@@ -159,6 +159,10 @@ pub(super) fn of_create(error: &CreateError, metrics: &Metrics) -> Fault {
                     FaultCode::RateLimited,
                     "You have started as many terminals as one visitor may within an hour.",
                 ),
+                Refusal::Uncounted { .. } => (
+                    FaultCode::AtCapacity,
+                    "New terminals are not given out right now. Please try again in a moment.",
+                ),
                 Refusal::Crowded { .. } => (
                     FaultCode::AtCapacity,
                     "More visitors came within the hour than can be kept apart. Please try again \
@@ -246,6 +250,7 @@ pub(super) fn of_attach(error: &AttachError) -> Fault {
 pub(super) fn of_ending(reason: EndReason) -> Fault {
     let code = match reason {
         EndReason::StartFailed => FaultCode::StartFailed,
+        EndReason::TooMany => FaultCode::RateLimited,
         EndReason::Shutdown | EndReason::HandedOver | EndReason::TakenOver => FaultCode::GoingAway,
         _ => FaultCode::NoSuchSession,
     };

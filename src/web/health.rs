@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::App;
 use crate::sandbox::{AtCapacity, EngineState};
-use crate::telemetry::Now;
+use crate::telemetry::{LimitStoreNow, Now};
 
 /// Field order is part of the form that monitors know.
 #[derive(Debug, Serialize)]
@@ -18,6 +18,9 @@ struct Health<'a> {
     uptime: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// `ok` or `away`; absent where gateways do not count together.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "limitStore")]
+    limit_store: Option<&'static str>,
 }
 
 /// `GET /health`: 200 `{"status":"ok","containers":3,"uptime":"2h15m30s"}`, or 503 with a `reason`.
@@ -33,6 +36,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
         containers: app.sandboxes.count(),
         uptime: uptime(app.begun.elapsed()),
         reason,
+        limit_store: app
+            .limiter
+            .store()
+            .map(|(up, _)| if up { "ok" } else { "away" }),
     };
     let status = match reason {
         None => StatusCode::OK,
@@ -92,6 +99,11 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         max_sandboxes: app.config.get().limits.max_sandboxes,
         waiting: *app.sandboxes.waiting().borrow(),
         engine_ready: app.sandboxes.engine() == EngineState::Ready,
+        limit_store: app.limiter.store().map(|(up, failures)| LimitStoreNow {
+            up,
+            failures,
+            when_away: app.config.get().limits.store.when_away.name(),
+        }),
     });
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, form)], text).into_response()

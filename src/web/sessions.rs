@@ -161,28 +161,31 @@ pub(super) async fn create(
         return fault.into_response();
     }
     let known = |name: &String| app.config.get().template(name).is_some();
-    let created = app.sessions.create(Create {
-        client,
-        template: claims
-            .template
-            .or(body.template)
-            .or(body.environment)
-            .or(body.tool_pair.filter(known)),
-        size: match (body.cols, body.rows) {
-            (Some(cols), Some(rows)) => protocol::size(cols, rows),
-            _ => Size::default(),
-        },
-        env: body.env,
-        init: body.init,
-        max_duration: claims
-            .max_duration
-            .or(body.timeout.map(Duration::from_millis)),
-        trace: trace_parent(&headers),
-        record: body.record,
-        origin: claims.origin,
-        subject: claims.sub,
-        metadata: claims.metadata,
-    });
+    let created = app
+        .sessions
+        .create(Create {
+            client,
+            template: claims
+                .template
+                .or(body.template)
+                .or(body.environment)
+                .or(body.tool_pair.filter(known)),
+            size: match (body.cols, body.rows) {
+                (Some(cols), Some(rows)) => protocol::size(cols, rows),
+                _ => Size::default(),
+            },
+            env: body.env,
+            init: body.init,
+            max_duration: claims
+                .max_duration
+                .or(body.timeout.map(Duration::from_millis)),
+            trace: trace_parent(&headers),
+            record: body.record,
+            origin: claims.origin,
+            subject: claims.sub,
+            metadata: claims.metadata,
+        })
+        .await;
     let (session, token) = match created {
         Ok(created) => created,
         Err(error) => return of_create(&error, &app.metrics).into_response(),

@@ -26,6 +26,10 @@ use crate::sealed::restart::{CROWD, begin_and_kill};
 use crate::sealed::serve::{Home, Served};
 use crate::sealed::{bytes, say};
 
+mod owners;
+
+mod pool;
+
 const NAMESPACE: &str = "belljar-sandboxes";
 
 visits! { on cluster, of terminal:

@@ -114,7 +114,7 @@ fn each_layer_imports_only_what_lies_below_it() {
                 "store",
             ],
             "sandbox" => &["sandbox", "config", "telemetry", "secret"],
-            "limit" => &["limit", "config"],
+            "limit" => &["limit", "config", "secret"],
             "config" => &["config"],
             "telemetry" => &["telemetry", "config"],
             "secret" => &["secret"],

@@ -12,6 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::{Client, Heard, PATIENCE, TestGateway, agent, process_config};
 use crate::raw::{Raw, eventually};
 
+mod store;
+
 /// A gateway with the limits that ship, which believes the test who it is.
 async fn gateway(change: impl FnOnce(&mut Config)) -> TestGateway {
     let mut config = process_config();

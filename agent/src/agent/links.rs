@@ -218,8 +218,14 @@ impl Agent {
             };
             let Some(frame) = frame else { return Ok(()) };
             match frame?.parse() {
-                Ok(ControlCommand::SetDeadline { remaining_ms }) => {
+                Ok(ControlCommand::SetDeadline {
+                    remaining_ms,
+                    unlinked_ms,
+                }) => {
                     self.life.set_deadline(Duration::from_millis(remaining_ms));
+                    if let Some(limit) = unlinked_ms {
+                        self.life.set_unlinked(Duration::from_millis(limit));
+                    }
                 }
                 Ok(ControlCommand::Terminate) => {
                     let _ = self

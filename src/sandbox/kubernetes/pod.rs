@@ -10,9 +10,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
 
-use super::super::{SandboxId, SandboxSpec};
+use super::super::{POOL, SandboxId, SandboxSpec};
 use crate::config;
+use crate::secret::hex;
 
 /// The container that the visitor is in.
 pub(super) const CONTAINER: &str = "sandbox";
@@ -39,10 +41,19 @@ pub(super) const LABEL_SANDBOX: &str = "belljar.dev/sandbox";
 pub(super) const LABEL_SESSION: &str = "belljar.dev/session";
 pub(super) const LABEL_REPLICA: &str = "belljar.dev/replica";
 pub(super) const LABEL_BOOT: &str = "belljar.dev/boot";
-const LABEL_TEMPLATE: &str = "belljar.dev/template";
-const ANNOTATION_OWNER: &str = "belljar.dev/owner";
-const ANNOTATION_EXPIRES: &str = "belljar.dev/expires";
+pub(super) const LABEL_TEMPLATE: &str = "belljar.dev/template";
+/// The owner as one word, to select by.
+pub(super) const LABEL_OWNER: &str = "belljar.dev/owner";
+/// Of a member of the pool that nobody has claimed: [`MAKING`], then the stamp of what it was started from.
+pub(super) const LABEL_POOL: &str = "belljar.dev/pool";
+pub(super) const ANNOTATION_OWNER: &str = "belljar.dev/owner";
+pub(super) const ANNOTATION_EXPIRES: &str = "belljar.dev/expires";
+/// The main terminal of a member that waits.
+pub(super) const ANNOTATION_TERMINAL: &str = "belljar.dev/terminal";
 pub(super) const ANNOTATION_NOTE: &str = "belljar.dev/note";
+
+/// The pool's label of a member that is not at its prompt yet.
+pub(super) const MAKING: &str = "making";
 
 /// A sandbox's pod.
 pub(super) fn pod_name(id: &SandboxId) -> String {
@@ -59,6 +70,11 @@ pub(super) fn label_value(text: &str) -> String {
     let value: String = text.chars().map(fit).take(63).collect();
     let edge = |c: char| !c.is_ascii_alphanumeric();
     value.trim_matches(edge).to_owned()
+}
+
+/// An owner as a label's value: a hash, since some have other characters than labels may.
+pub(super) fn owner_label(owner: &str) -> String {
+    hex(&Sha256::digest(format!("belljar owner {owner}").as_bytes())[..16])
 }
 
 /// The pod, sealed. `longest` is how far its end may be moved.
@@ -79,17 +95,23 @@ pub(super) fn pod(
     // The agent's own clock is exact; this is the wall behind it, and cannot be moved later on.
     let wall = (spec.deadline + longest + SLACK).as_secs();
     let memory = Some("Memory");
+    let mut labels = map(&[
+        (LABEL_INSTANCE, cluster.instance.clone()),
+        (LABEL_SANDBOX, spec.id.to_string()),
+        (LABEL_SESSION, label_value(&spec.session)),
+        (LABEL_TEMPLATE, label_value(&spec.template_name)),
+        (LABEL_OWNER, owner_label(&spec.owner)),
+        (LABEL_REPLICA, replica.to_owned()),
+        (LABEL_BOOT, boot.to_owned()),
+    ]);
+    // A pool is the cluster's where gateways can take over from each other.
+    if spec.session == POOL && cluster.token_key_file.is_some() {
+        labels.insert(LABEL_POOL.to_owned(), MAKING.to_owned());
+    }
     Pod {
         metadata: ObjectMeta {
             name: Some(pod_name(&spec.id)),
-            labels: Some(map(&[
-                (LABEL_INSTANCE, cluster.instance.clone()),
-                (LABEL_SANDBOX, spec.id.to_string()),
-                (LABEL_SESSION, label_value(&spec.session)),
-                (LABEL_TEMPLATE, label_value(&spec.template_name)),
-                (LABEL_REPLICA, replica.to_owned()),
-                (LABEL_BOOT, boot.to_owned()),
-            ])),
+            labels: Some(labels),
             annotations: Some(map(&[
                 (ANNOTATION_OWNER, spec.owner.clone()),
                 (ANNOTATION_EXPIRES, expires),

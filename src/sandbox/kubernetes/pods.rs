@@ -16,13 +16,20 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::super::SandboxId;
+use super::super::launcher::Member;
+use super::owners::is_session;
 use super::pod::{
-    ANNOTATION_NOTE, LABEL_BOOT, LABEL_REPLICA, LABEL_SANDBOX, LABEL_SESSION, label_value,
+    ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL, LABEL_REPLICA,
+    LABEL_SANDBOX, LABEL_SESSION, LABEL_TEMPLATE, label_value,
 };
 use super::trouble::Stuck;
 
 /// What has finished is left to its own gateway for so long, which may want to know why.
 const OTHERS: Duration = Duration::from_secs(60);
+
+/// A member of the pool is at its prompt after so long, or it never will be: its maker is gone. It takes
+/// seconds, and is given up after a minute.
+const MAKING_TAKES: Duration = Duration::from_secs(120);
 
 /// Where a pod is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +51,52 @@ pub(super) enum Stage {
 struct Known {
     stage: Stage,
     session: String,
+    owner: String,
     replica: String,
     boot: String,
     /// Whether a gateway could take it back.
     noted: bool,
     /// When it was first seen to have finished.
     finished: Option<SystemTime>,
+    /// While nobody has claimed it that was started ahead.
+    spare: Option<Spare>,
+}
+
+/// A member of the pool.
+#[derive(Debug)]
+struct Spare {
+    template: String,
+    /// What it was started from, and its main terminal, once it waits there.
+    waits: Option<(String, u32)>,
+    created: SystemTime,
+    /// The pod as it is known here: whoever claims it says so, and is refused if it has changed.
+    version: String,
+    /// This gateway has tried to claim it, and has not heard of it since.
+    picked: bool,
+}
+
+impl Spare {
+    fn of(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let labels = meta.labels.as_ref()?;
+        let stamp = labels.get(LABEL_POOL)?;
+        let annotations = meta.annotations.as_ref();
+        let terminal = annotations.and_then(|all| all.get(ANNOTATION_TERMINAL)?.parse().ok());
+        let created = meta.creation_timestamp.as_ref();
+        Some(Self {
+            template: labels.get(LABEL_TEMPLATE).cloned().unwrap_or_default(),
+            // A member that is being made has no terminal yet.
+            waits: terminal.map(|terminal| (stamp.clone(), terminal)),
+            created: created.map_or_else(SystemTime::now, |time| time.0.into()),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            picked: false,
+        })
+    }
+
+    /// By the API server's clock, and ours: whatever they differ in, members live an hour.
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.created).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -157,11 +204,70 @@ impl Pods {
         let now = SystemTime::now();
         self.shared.those(|known| {
             let own = known.replica == replica;
-            match known.finished {
-                Some(since) => own || now.duration_since(since).is_ok_and(|ago| ago > OTHERS),
-                None => own && !known.noted,
+            match (known.finished, &known.spare) {
+                (Some(since), _) => own || now.duration_since(since).is_ok_and(|ago| ago > OTHERS),
+                (None, Some(spare)) => spare.waits.is_none() && spare.age(now) > MAKING_TAKES,
+                (None, None) => own && !known.noted,
             }
         })
+    }
+
+    /// Sessions of an owner that are another gateway's.
+    pub(super) fn of_owner(&self, owner: &str, replica: &str) -> usize {
+        let live = |known: &Known| matches!(known.stage, Stage::Pending | Stage::Running);
+        let theirs = |known: &Known| known.owner == owner && known.replica != replica;
+        let of_owner = |known: &Known| theirs(known) && live(known) && is_session(&known.session);
+        self.shared.those(of_owner).len()
+    }
+
+    /// Every member of the pool that waits, or is about to.
+    pub(super) fn members(&self) -> Vec<Member> {
+        let now = SystemTime::now();
+        let state = self.shared.state();
+        let member = |(id, known): (&SandboxId, &Known)| {
+            let spare = known.spare.as_ref()?;
+            matches!(known.stage, Stage::Pending | Stage::Running).then(|| Member {
+                id: id.clone(),
+                template: spare.template.clone(),
+                stamp: spare.waits.as_ref().map(|(stamp, _)| stamp.clone()),
+                age: spare.age(now),
+            })
+        };
+        state.pods.iter().filter_map(member).collect()
+    }
+
+    /// A member that waits with this stamp. No other caller gets it before there is news of it. Not the
+    /// oldest: all gateways would try the same one, and all but one in vain.
+    pub(super) fn pick(&self, stamp: &str) -> Option<SandboxId> {
+        let mut state = self.shared.state();
+        let running = |known: &Known| known.stage == Stage::Running;
+        // In the order of a hash that every process has of its own.
+        let mut pods = state.pods.iter_mut().filter(|(_, known)| running(known));
+        pods.find_map(|(id, known)| {
+            let spare = known.spare.as_mut()?;
+            let fits = spare.waits.as_ref().is_some_and(|(its, _)| its == stamp);
+            (fits && !spare.picked).then(|| {
+                spare.picked = true;
+                id.clone()
+            })
+        })
+    }
+
+    /// What became of it is not known: it may be picked again.
+    pub(super) fn unpick(&self, id: &SandboxId) {
+        let mut state = self.shared.state();
+        let spare = state.pods.get_mut(id).and_then(|k| k.spare.as_mut());
+        if let Some(spare) = spare {
+            spare.picked = false;
+        }
+    }
+
+    /// The version and the main terminal of a member that waits.
+    pub(super) fn waiting(&self, id: &SandboxId) -> Option<(String, u32)> {
+        let state = self.shared.state();
+        let spare = state.pods.get(id)?.spare.as_ref()?;
+        let (_, terminal) = spare.waits.as_ref()?;
+        Some((spare.version.clone(), *terminal))
     }
 }
 
@@ -276,10 +382,12 @@ fn known(
     let annotations = pod.metadata.annotations.as_ref();
     let known = Known {
         session: label_value(&text(LABEL_SESSION)),
+        owner: text(LABEL_OWNER),
         replica: text(LABEL_REPLICA),
         boot: text(LABEL_BOOT),
         noted: annotations.is_some_and(|all| all.contains_key(ANNOTATION_NOTE)),
         finished: over.then(|| finished(&id).unwrap_or_else(SystemTime::now)),
+        spare: Spare::of(pod),
         stage,
     };
     Some((id, known))
@@ -481,5 +589,55 @@ mod tests {
         assert_eq!(known.of_session("sess_1").as_ref(), Some(&one), "meanwhile");
         shared.apply(Event::InitDone);
         assert_eq!(known.of_session("sess_1"), None);
+    }
+
+    fn spare(id: &SandboxId, pool: Option<&str>, terminal: Option<&str>, version: &str) -> Pod {
+        let mut spare = pod(id, "pool", "a", false);
+        let created = serde_json::from_value(json!("2020-01-01T00:00:00Z")).unwrap();
+        spare.metadata.creation_timestamp = Some(created);
+        spare.metadata.resource_version = Some(version.into());
+        let pool = pool.map(|stamp| (LABEL_POOL.to_owned(), stamp.to_owned()));
+        spare.metadata.labels.as_mut().unwrap().extend(pool);
+        let terminal = terminal.map(|it| (ANNOTATION_TERMINAL.to_owned(), it.to_owned()));
+        spare
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .extend(terminal);
+        spare
+    }
+
+    #[tokio::test]
+    async fn a_member_is_picked_once_until_there_is_news_of_it() {
+        let shared = Arc::new(shared());
+        let known = Pods {
+            shared: shared.clone(),
+            watch: tokio::spawn(async {}).abort_handle(),
+        };
+        let id = SandboxId::random();
+        shared.apply(Event::Apply(spare(&id, Some("making"), None, "1")));
+        assert_eq!(known.pick("making"), None, "it is not at its prompt");
+        assert_eq!(known.members()[0].stamp, None);
+        assert_eq!(
+            known.removable_by("b"),
+            std::slice::from_ref(&id),
+            "since 2020"
+        );
+        shared.apply(Event::Apply(spare(&id, Some("s"), Some("3"), "2")));
+        assert!(known.removable_by("a").is_empty(), "it waits, for anybody");
+        assert_eq!(known.pick("other"), None);
+        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        assert_eq!(known.waiting(&id), Some(("2".to_owned(), 3)));
+        assert_eq!(known.pick("s"), None, "picked already");
+        known.unpick(&id);
+        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        // The kubelet had something to say.
+        shared.apply(Event::Apply(spare(&id, Some("s"), Some("3"), "3")));
+        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        // Claimed by another gateway.
+        shared.apply(Event::Apply(spare(&id, None, None, "4")));
+        assert_eq!((known.pick("s"), known.waiting(&id)), (None, None));
+        assert!(known.members().is_empty());
     }
 }

@@ -12,6 +12,7 @@ pub(super) enum Doing {
     Patch,
     Delete,
     Channel,
+    Lease,
 }
 
 impl Doing {
@@ -24,6 +25,7 @@ impl Doing {
             Self::Patch => "patch a pod",
             Self::Delete => "delete a pod",
             Self::Channel => "open a stream to a pod",
+            Self::Lease => "hold the lease of the pool",
         }
     }
 }

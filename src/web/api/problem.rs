@@ -171,6 +171,8 @@ impl From<Refusal> for Problem {
             Refusal::Hourly { .. } => {
                 "You have started as many sandboxes as you may within an hour."
             }
+            // Programs' starts are counted by each gateway.
+            Refusal::Uncounted { .. } => "Starts cannot be counted right now. Please try again.",
             Refusal::Crowded { .. } => "Too many others came within the hour. Please try again.",
         };
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message)

@@ -133,6 +133,7 @@ pub fn close_code(reason: EndReason) -> u16 {
         EndReason::Exited | EndReason::Closed | EndReason::ByOperator => 1000,
         EndReason::Shutdown | EndReason::HandedOver => 1001,
         EndReason::TakenOver => CLOSE_TAKEN_OVER,
+        EndReason::TooMany => 4029,
         EndReason::OutOfMemory | EndReason::SandboxLost | EndReason::StartFailed => 1011,
         EndReason::IdleTimeout | EndReason::DetachTimeout => 4008,
         EndReason::MaxDuration => 4009,
@@ -151,6 +152,9 @@ pub fn farewell(reason: EndReason) -> &'static str {
         EndReason::OutOfMemory => "The session used up its memory and was ended.",
         EndReason::SandboxLost => "The session ended unexpectedly.",
         EndReason::StartFailed => "The terminal could not be started. Please try again shortly.",
+        EndReason::TooMany => {
+            "You have as many terminals open as one visitor may. Close one and try again."
+        }
         EndReason::Shutdown => "The service is restarting. Please try again in a moment.",
         EndReason::TakenOver => "The session was opened elsewhere.",
         EndReason::HandedOver => "The service is restarting. You will be back in a moment.",

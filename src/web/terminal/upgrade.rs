@@ -62,7 +62,7 @@ pub(in crate::web) async fn start(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let (upgrade, dialect) = negotiate(upgrade);
-    let begin = || {
+    let begin = async || {
         let parameters = parameters(query)?;
         let claims = embed::admit(&app, &headers, parameters.embed.as_deref())?;
         let size = parameters.size(dialect);
@@ -81,10 +81,10 @@ pub(in crate::web) async fn start(
             metadata: claims.metadata,
         };
         let entry = match dialect {
-            Dialect::V1 => app.sessions.create_or_wait(create),
+            Dialect::V1 => app.sessions.create_or_wait(create).await,
             // It has no words for a wait.
             Dialect::Toolkata => {
-                let created = app.sessions.create(create);
+                let created = app.sessions.create(create).await;
                 created.map(|(session, token)| Entry::Begun(session, token))
             }
         };
@@ -97,7 +97,7 @@ pub(in crate::web) async fn start(
             Entry::Waiting(waiting) => Purpose::Wait(waiting, size),
         })
     };
-    let purpose = begin();
+    let purpose = begin().await;
     accept(app, upgrade, dialect, purpose)
 }
 

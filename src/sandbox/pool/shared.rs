@@ -1,0 +1,468 @@
+//! A pool that all gateways of an instance have together. Any of them claims members; one of them, the
+//! elected one, starts them and removes those that nobody will want.
+//!
+//! A member takes nobody's place: whoever claims it has reserved one. It misses no gateway while it waits:
+//! it is asked when it is claimed. Whoever has started it still has its first link, and needs no other if it
+//! is the one who claims it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use belljar_link::client::Link;
+use futures::future::join_all;
+use tokio::time::{Instant, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::launcher::{Member, SharedPool};
+use super::super::{
+    EngineState, LaunchError, Leave, MainTerminal, POOL, Sandbox, SandboxId, SandboxSpec,
+    Sandboxes, Slot, UNLINKED, Warm,
+};
+use super::{LIFETIME, OLDEST, PROMPT, RETRY, WEED_EVERY, at_prompt, make_way};
+use crate::config::{Config, Template};
+
+/// Members that are tried for one visitor. One that others claim first costs a few milliseconds; whoever
+/// is unlucky so often is better served by a start.
+const TRIES: usize = 8;
+
+/// Members that were claimed and do not answer, for one visitor.
+const DUDS: usize = 2;
+
+/// How long a member that was claimed may take to answer: it takes a tenth of a second, and a start, which
+/// comes after it, has its own deadline.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Starts ahead at once. More than the one of a single machine, because a cluster has nodes for them; few,
+/// because it may have one, on which visitors start, too.
+const AT_ONCE: usize = 4;
+
+/// How long the gateway that fills the pool looks for a place of its own for that. Then another gateway,
+/// which may have one, is to fill it.
+const NO_PLACE: Duration = Duration::from_secs(10);
+
+/// How long the pool may take to be given up at the end: a few calls of milliseconds.
+const GIVE_UP: Duration = Duration::from_secs(5);
+
+impl Sandboxes {
+    /// Whether what is started ahead is in a pool that other gateways claim from, too.
+    pub fn shares_pool(&self) -> bool {
+        self.launcher.pool().is_some()
+    }
+
+    /// In the place of a sandbox that was to be started, one that was started ahead, at its prompt; the
+    /// place comes back if there is none. It lives for as long as that one would have.
+    pub async fn claim_shared(&self, slot: Slot, spec: &SandboxSpec) -> Result<Warm, Slot> {
+        let Some(pool) = self.launcher.pool() else {
+            return Err(slot);
+        };
+        // Nothing is handed out before the seal was proved; a start knows how to wait for that.
+        if self.engine() != EngineState::Ready {
+            return Err(slot);
+        }
+        let stamp = pool.stamp(&spec.template_name, &spec.template);
+        let mut duds = 0;
+        for _ in 0..TRIES {
+            let Some(id) = pool.pick(&stamp) else { break };
+            // From now on no sweep of this gateway takes it for an orphan.
+            let place = slot.beside(id.clone());
+            match self.claim_one(pool, &id, spec).await {
+                Ok(Some((link, terminal))) => {
+                    let sandbox = Sandbox { slot: place, link };
+                    return Ok(Warm { sandbox, terminal });
+                }
+                Ok(None) => place.let_go(),
+                Err(Unclaimed::Refused(error)) => {
+                    // Whatever became of it, nobody here uses it: if it was claimed, the sweep finds it.
+                    place.let_go();
+                    tracing::warn!(sandbox = %id, %error, remedy = error.remedy(), "not claimed");
+                    break;
+                }
+                Err(Unclaimed::Dud(error)) => {
+                    tracing::warn!(sandbox = %id, %error, "a sandbox that waited does not answer");
+                    duds += 1;
+                    if duds == DUDS {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(slot)
+    }
+
+    async fn claim_one(
+        &self,
+        pool: &dyn SharedPool,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+    ) -> Result<Option<(Arc<Link>, u32)>, Unclaimed> {
+        let claimed = pool.claim(id, spec).await.map_err(Unclaimed::Refused)?;
+        let Some(terminal) = claimed else {
+            return Ok(None);
+        };
+        let taken_up = async {
+            let link = if let Some(first) = self.pool.first_links.take(id) {
+                first
+            } else {
+                let link = self.link(id).await?;
+                let mut terminals = link.welcome().terminals.iter();
+                if !terminals.any(|info| info.terminal == terminal) {
+                    return Err(LaunchError::NoLink("its terminal is gone".into()));
+                }
+                link.into()
+            };
+            // It is somebody's now, and ends as such.
+            link.set_life(spec.deadline, UNLINKED).await?;
+            Ok(link)
+        };
+        let late = Err(LaunchError::Deadline("the answer of a sandbox that waited"));
+        let link = timeout(ANSWER, taken_up).await.unwrap_or(late);
+        Ok(Some((link.map_err(Unclaimed::Dud)?, terminal)))
+    }
+}
+
+/// The first links of members that this gateway has started: whoever else claims one takes over.
+#[derive(Debug, Default)]
+pub(super) struct FirstLinks(Mutex<HashMap<SandboxId, Arc<Link>>>);
+
+impl FirstLinks {
+    fn links(&self) -> MutexGuard<'_, HashMap<SandboxId, Arc<Link>>> {
+        // No code that could panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, id: &SandboxId) -> Option<Arc<Link>> {
+        let link = self.links().remove(id);
+        link.filter(|link| !link.is_closed())
+    }
+
+    /// Keep none but those of members.
+    fn retain(&self, members: &[Member]) {
+        let is_member = |id: &SandboxId| members.iter().any(|member| member.id == *id);
+        self.links()
+            .retain(|id, link| is_member(id) && !link.is_closed());
+    }
+}
+
+/// Why a member that was tried is not had.
+enum Unclaimed {
+    /// The engine did not do it.
+    Refused(LaunchError),
+    /// It is claimed, and of no use.
+    Dud(LaunchError),
+}
+
+/// Fill the pool, whenever it is this gateway's to do, until `stop`.
+pub(super) async fn keep_full(
+    sandboxes: &Sandboxes,
+    pool: &dyn SharedPool,
+    stop: &CancellationToken,
+) {
+    let mut in_office = false;
+    let work = async {
+        loop {
+            wanted(sandboxes, pool).await;
+            let term = pool.elected().await;
+            tracing::info!("this gateway fills the pool");
+            in_office = true;
+            let why = tokio::select! {
+                why = fill(sandboxes, pool) => why,
+                () = weed(sandboxes, pool) => "",
+                () = term.lost() => "the lease was lost",
+            };
+            in_office = false;
+            sandboxes.pool.first_links.retain(&[]);
+            tracing::info!(why, "this gateway fills the pool no more");
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+    // Whoever goes for good, and not for others to come, leaves nothing behind.
+    if in_office && sandboxes.leave() == Leave::End {
+        let all = pool.members().into_iter().map(|member| member.id);
+        let _ = timeout(GIVE_UP, discard(pool, all)).await;
+    }
+}
+
+/// Resolves when there may be something to do, for this gateway.
+async fn wanted(sandboxes: &Sandboxes, pool: &dyn SharedPool) {
+    loop {
+        sandboxes.usable().await;
+        let config = sandboxes.config.get();
+        let wants = config.templates.values().any(|template| template.pool > 0);
+        let has_place = sandboxes.registry.closed().is_none();
+        if (wants || !pool.members().is_empty()) && has_place {
+            return;
+        }
+        // A reload may bring a template that wants one; a place may come free.
+        sleep(RETRY.0).await;
+    }
+}
+
+/// Start what is lacking, a few at a time. Returns why another gateway should.
+async fn fill(sandboxes: &Sandboxes, pool: &dyn SharedPool) -> &'static str {
+    let mut pause = RETRY.0;
+    let mut no_place: Option<Instant> = None;
+    loop {
+        let mut changes = pool.changes();
+        if sandboxes.engine() != EngineState::Ready {
+            return "the engine is not usable";
+        }
+        let config = sandboxes.config.get();
+        let lacking = lacking(&config, &pool.members(), pool);
+        if lacking.is_empty() {
+            tokio::select! {
+                _ = changes.changed() => {}
+                // The configuration may have changed, or the engine's health.
+                () = sleep(WEED_EVERY) => {}
+            }
+            continue;
+        }
+        make_way(sandboxes).await;
+        let adding = lacking
+            .into_iter()
+            .map(|(name, template)| add(sandboxes, pool, name, template));
+        let added = join_all(adding).await;
+        let some = added.iter().any(Result::is_ok);
+        let error = added.into_iter().find_map(|added| added.err().flatten());
+        match error {
+            Some(error) => {
+                tracing::warn!(%error, remedy = error.remedy(), "no sandbox was started ahead");
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
+            None if some => (pause, no_place) = (RETRY.0, None),
+            None => {
+                let since = no_place.get_or_insert_with(Instant::now);
+                if since.elapsed() >= NO_PLACE {
+                    return "there is no place here";
+                }
+                sleep(RETRY.0).await;
+            }
+        }
+    }
+}
+
+/// Templates of whose pools something is missing: the emptiest first, each as often as it is to be
+/// started now.
+fn lacking<'a>(
+    config: &'a Config,
+    members: &[Member],
+    pool: &dyn SharedPool,
+) -> Vec<(&'a String, &'a Template)> {
+    let has = |name: &String, template: &Template| {
+        let stamp = pool.stamp(name, template);
+        let of_it = |member: &&Member| match &member.stamp {
+            Some(its) => *its == stamp,
+            // One that is being started will be.
+            None => member.template == *name,
+        };
+        members.iter().filter(of_it).count()
+    };
+    let templates = config.templates.iter();
+    let mut pools: Vec<_> = templates.map(|(name, t)| (has(name, t), name, t)).collect();
+    let mut lacking = Vec::new();
+    while lacking.len() < AT_ONCE {
+        let open = pools
+            .iter_mut()
+            .filter(|(has, _, template)| *has < template.pool);
+        let Some((has, name, template)) = open.min_by_key(|(has, _, _)| *has) else {
+            break;
+        };
+        *has += 1;
+        lacking.push((*name, *template));
+    }
+    lacking
+}
+
+/// Start one member, bring it to its prompt and let go of it. `Err(None)` is no error: there is no place.
+async fn add(
+    sandboxes: &Sandboxes,
+    pool: &dyn SharedPool,
+    name: &str,
+    template: &Template,
+) -> Result<(), Option<LaunchError>> {
+    let place = sandboxes.registry.reserve(SandboxId::random());
+    let slot = place.map_err(|_| None)?;
+    let stamp = pool.stamp(name, template);
+    let spec = SandboxSpec {
+        id: slot.id().clone(),
+        template_name: name.to_owned(),
+        template: template.clone(),
+        env: BTreeMap::new(),
+        session: POOL.into(),
+        owner: POOL.into(),
+        expires_at: SystemTime::now() + LIFETIME,
+        deadline: LIFETIME,
+        // Nobody has a link to it until it is claimed.
+        unlinked: LIFETIME,
+    };
+    let sandbox = sandboxes.start_one(slot, &spec).await?;
+    let main = MainTerminal::default();
+    let opened = sandbox.open_main(spec.template, spec.env, main).await;
+    let terminal = opened.map_err(LaunchError::from)?;
+    let warm = Warm { sandbox, terminal };
+    // A shell that is slow or silent is no failure.
+    let _ = timeout(PROMPT.0, at_prompt(&warm)).await;
+    let offered = pool.offer(warm.sandbox.id(), &stamp, terminal).await;
+    let link = warm.sandbox.link.clone();
+    let id = warm.sandbox.id().clone();
+    sandboxes.pool.first_links.links().insert(id, link);
+    // Offered or not: if it is not known which, somebody may have it by now. One that was not is an orphan
+    // before long.
+    warm.sandbox.let_go();
+    Ok(offered?)
+}
+
+/// Give up what nobody will want. Never returns.
+async fn weed(sandboxes: &Sandboxes, pool: &dyn SharedPool) {
+    let mut ticks = interval(WEED_EVERY);
+    loop {
+        ticks.tick().await;
+        let members = pool.members();
+        sandboxes.pool.first_links.retain(&members);
+        let surplus = surplus(&sandboxes.config.get(), members, pool);
+        discard(pool, surplus).await;
+    }
+}
+
+/// Members that wait in vain: of a template that is not, or is another now; too old; more than are wanted.
+fn surplus(config: &Config, mut members: Vec<Member>, pool: &dyn SharedPool) -> Vec<SandboxId> {
+    let mut room: BTreeMap<String, usize> = config
+        .templates
+        .iter()
+        .map(|(name, template)| (pool.stamp(name, template), template.pool))
+        .collect();
+    // The youngest stay.
+    members.sort_by_key(|member| member.age);
+    let mut in_vain = |member: &Member| {
+        let Some(stamp) = &member.stamp else {
+            return false;
+        };
+        match room.get_mut(stamp) {
+            Some(left) if *left > 0 && member.age < OLDEST => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        }
+    };
+    members.retain(|member| in_vain(member));
+    members.into_iter().map(|member| member.id).collect()
+}
+
+async fn discard(pool: &dyn SharedPool, members: impl IntoIterator<Item = SandboxId>) {
+    for id in members {
+        match pool.discard(&id).await {
+            Ok(()) => tracing::debug!(sandbox = %id, "it waited in vain"),
+            Err(error) => tracing::warn!(sandbox = %id, %error, "it waits in vain, still"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use crate::sandbox::launcher::Term;
+
+    /// Knows what stamps are, and holds nothing.
+    struct Stamps;
+
+    #[async_trait]
+    impl SharedPool for Stamps {
+        fn stamp(&self, name: &str, template: &Template) -> String {
+            format!("{name} of {}", template.image)
+        }
+
+        fn members(&self) -> Vec<Member> {
+            Vec::new()
+        }
+
+        fn changes(&self) -> watch::Receiver<bool> {
+            watch::channel(true).1
+        }
+
+        fn pick(&self, _: &str) -> Option<SandboxId> {
+            None
+        }
+
+        async fn claim(&self, _: &SandboxId, _: &SandboxSpec) -> Result<Option<u32>, LaunchError> {
+            Ok(None)
+        }
+
+        async fn offer(&self, _: &SandboxId, _: &str, _: u32) -> Result<(), LaunchError> {
+            Ok(())
+        }
+
+        async fn discard(&self, _: &SandboxId) -> Result<(), LaunchError> {
+            Ok(())
+        }
+
+        async fn elected(&self) -> Term {
+            std::future::pending().await
+        }
+    }
+
+    fn config(pools: &[(&str, usize)]) -> Config {
+        let mut config = Config::defaults();
+        config.templates.clear();
+        for (name, pool) in pools {
+            let template = Template {
+                image: "new".into(),
+                pool: *pool,
+                ..Template::default()
+            };
+            config.templates.insert((*name).into(), template);
+        }
+        config
+    }
+
+    fn member(template: &str, image: Option<&str>, minutes: u64) -> Member {
+        Member {
+            id: SandboxId::random(),
+            template: template.into(),
+            stamp: image.map(|image| format!("{template} of {image}")),
+            age: Duration::from_secs(60 * minutes),
+        }
+    }
+
+    #[test]
+    fn the_emptiest_pool_is_filled_first_and_what_is_being_started_counts() {
+        let config = config(&[("a", 2), ("b", 2), ("none", 0)]);
+        let lacks = |members: &[Member]| -> Vec<String> {
+            let lacking = lacking(&config, members, &Stamps).into_iter();
+            lacking.map(|(name, _)| name.clone()).collect()
+        };
+        let new = |name| member(name, Some("new"), 1);
+        assert_eq!(lacks(&[]), ["a", "b", "a", "b"]);
+        assert_eq!(lacks(&[new("a")]), ["b", "a", "b"]);
+        assert_eq!(lacks(&[new("a"), new("b"), new("b")]), ["a"]);
+        // One of the template as it was is none.
+        let old = member("a", Some("old"), 1);
+        assert_eq!(lacks(&[new("a"), old, new("b"), new("b")]), ["a"]);
+        let making = member("a", None, 0);
+        assert!(lacks(&[new("a"), making, new("b"), new("b")]).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_will_want_is_given_up_the_oldest_first() {
+        let config = config(&[("a", 2)]);
+        let [young, middle, old] = [1, 2, 3].map(|age| member("a", Some("new"), age));
+        let stale = member("a", Some("new"), 60);
+        let changed = member("a", Some("old"), 1);
+        let unknown = member("gone", Some("new"), 1);
+        let making = member("gone", None, 1);
+        let members = [&old, &stale, &young, &changed, &making, &unknown, &middle];
+        let members = members.into_iter().cloned().collect();
+        let mut given_up = surplus(&config, members, &Stamps);
+        given_up.sort();
+        let mut expected = [old, stale, changed, unknown].map(|member| member.id);
+        expected.sort();
+        assert_eq!(given_up, expected);
+    }
+}
