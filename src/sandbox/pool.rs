@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LaunchError, MainTerminal, POOL, Sandbox, SandboxId, SandboxSpec, Sandboxes, UNLINKED, Warm,
+    LaunchError, MainTerminal, POOL, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED,
+    Warm,
 };
 use crate::config::{Config, Template};
 
@@ -203,6 +204,25 @@ async fn add(
     make_way(sandboxes).await;
     let place = sandboxes.registry.reserve(SandboxId::random());
     let slot = place.map_err(|_| None)?;
+    let warm = warm_up(sandboxes, slot, name, template, UNLINKED).await?;
+    let member = Member {
+        warm,
+        template: template.clone(),
+        since: Instant::now(),
+    };
+    sandboxes.pool.put(name, member);
+    Ok(())
+}
+
+/// Start a sandbox of this template in this place, and bring it to its prompt. It ends when it was without
+/// a gateway for as long as `unlinked`.
+async fn warm_up(
+    sandboxes: &Sandboxes,
+    slot: Slot,
+    name: &str,
+    template: &Template,
+    unlinked: Duration,
+) -> Result<Warm, LaunchError> {
     let spec = SandboxSpec {
         id: slot.id().clone(),
         template_name: name.to_owned(),
@@ -212,22 +232,18 @@ async fn add(
         owner: POOL.into(),
         expires_at: SystemTime::now() + LIFETIME,
         deadline: LIFETIME,
-        unlinked: UNLINKED,
+        unlinked,
     };
     let sandbox = sandboxes.start_one(slot, &spec).await?;
     let main = MainTerminal::default();
     let opened = sandbox.open_main(spec.template, spec.env, main).await;
-    let terminal = opened.map_err(LaunchError::from)?;
-    let warm = Warm { sandbox, terminal };
+    let warm = Warm {
+        terminal: opened?,
+        sandbox,
+    };
     // A shell that is slow or silent is no failure.
     let _ = timeout(PROMPT.0, at_prompt(&warm)).await;
-    let member = Member {
-        warm,
-        template: template.clone(),
-        since: Instant::now(),
-    };
-    sandboxes.pool.put(name, member);
-    Ok(())
+    Ok(warm)
 }
 
 /// Wait until the shell has said something and fallen silent.

@@ -68,12 +68,13 @@ export class Visitor {
     );
   }
 
+  /** What the terminal shows; nothing while the page has none yet, which whoever waits may be early for. */
   text() {
-    return this.page.evaluate(() => document.querySelector('belljar-terminal').text());
+    return this.page.evaluate(() => document.querySelector('belljar-terminal')?.text?.() ?? '');
   }
 
   state() {
-    return this.page.evaluate(() => document.querySelector('belljar-terminal').state);
+    return this.page.evaluate(() => document.querySelector('belljar-terminal')?.state ?? { name: 'absent' });
   }
 
   size() {

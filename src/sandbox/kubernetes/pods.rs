@@ -11,7 +11,8 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -30,6 +31,28 @@ const OTHERS: Duration = Duration::from_secs(60);
 /// A member of the pool is at its prompt after so long, or it never will be: its maker is gone. It takes
 /// seconds, and is given up after a minute.
 const MAKING_TAKES: Duration = Duration::from_secs(120);
+
+/// Longest pause before a watch that failed is begun anew. Kube's own is 30 s, for which no session could
+/// begin though the API server was back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// Kube's pauses, as far as they are no longer than that.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next()?.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// Where a pod is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +160,7 @@ impl Pods {
             changed: watch::Sender::new(false),
         });
         let config = watcher::Config::default().labels(labels);
-        let events = watcher(pods, config).default_backoff();
+        let events = watcher(pods, config).backoff(Pauses::default());
         let watching = {
             let shared = shared.clone();
             async move {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use belljar_link::client::Link;
 use futures::future::join_all;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::launcher::{Member, SharedPool};
 use super::super::{
-    EngineState, LaunchError, Leave, MainTerminal, POOL, Sandbox, SandboxId, SandboxSpec,
-    Sandboxes, Slot, UNLINKED, Warm,
+    EngineState, LaunchError, Leave, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, UNLINKED,
+    Warm,
 };
-use super::{LIFETIME, OLDEST, PROMPT, RETRY, WEED_EVERY, at_prompt, make_way};
+use super::{LIFETIME, OLDEST, RETRY, WEED_EVERY, make_way, warm_up};
 use crate::config::{Config, Template};
 
 /// Members that are tried for one visitor. One that others claim first costs a few milliseconds; whoever
@@ -287,26 +287,9 @@ async fn add(
     let place = sandboxes.registry.reserve(SandboxId::random());
     let slot = place.map_err(|_| None)?;
     let stamp = pool.stamp(name, template);
-    let spec = SandboxSpec {
-        id: slot.id().clone(),
-        template_name: name.to_owned(),
-        template: template.clone(),
-        env: BTreeMap::new(),
-        session: POOL.into(),
-        owner: POOL.into(),
-        expires_at: SystemTime::now() + LIFETIME,
-        deadline: LIFETIME,
-        // Nobody has a link to it until it is claimed.
-        unlinked: LIFETIME,
-    };
-    let sandbox = sandboxes.start_one(slot, &spec).await?;
-    let main = MainTerminal::default();
-    let opened = sandbox.open_main(spec.template, spec.env, main).await;
-    let terminal = opened.map_err(LaunchError::from)?;
-    let warm = Warm { sandbox, terminal };
-    // A shell that is slow or silent is no failure.
-    let _ = timeout(PROMPT.0, at_prompt(&warm)).await;
-    let offered = pool.offer(warm.sandbox.id(), &stamp, terminal).await;
+    // Nobody has a link to it until it is claimed.
+    let warm = warm_up(sandboxes, slot, name, template, LIFETIME).await?;
+    let offered = pool.offer(warm.sandbox.id(), &stamp, warm.terminal).await;
     let link = warm.sandbox.link.clone();
     let id = warm.sandbox.id().clone();
     sandboxes.pool.first_links.links().insert(id, link);
