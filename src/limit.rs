@@ -25,7 +25,7 @@ mod store;
 pub use client_ip::Client;
 pub use connections::{Connected, Connections};
 pub use guesses::Guesses;
-pub use starts::{Allowance, Permit, Refusal, Starts};
+pub use starts::{Allowance, CONCURRENT_RETRY, Permit, Refusal, Starts};
 pub use store::StoreError;
 
 use starts::HOUR;

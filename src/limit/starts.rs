@@ -24,7 +24,7 @@ const CROWDED_RETRY: Duration = Duration::from_secs(60);
 
 /// What a holder of too many at once is told to wait: there is no telling when one of
 /// them ends.
-const CONCURRENT_RETRY: Duration = Duration::from_secs(10);
+pub const CONCURRENT_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a holder may not have one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -57,7 +57,7 @@ pub(super) struct Store {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Why it does not answer, and until when it is not asked.
+    /// While it does not answer: until when it is not asked.
     away: Option<Instant>,
     /// How often it has not answered.
     failures: u64,

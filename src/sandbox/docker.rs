@@ -51,7 +51,11 @@ const AUTOPSY_DEADLINE: Duration = Duration::from_secs(2);
 /// How long an agent may take to end its sandbox before it is killed, seconds. It takes a tenth of one.
 const STOP_SECONDS: i32 = 1;
 
-/// What it is told by, whatever the image says.
+/// How long the engine may take for that, killing included. One that takes longer is asked for the removal
+/// all the same: it must not use up what the reaper gives both.
+const STOP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// What the agent is told by, whatever the image says.
 const STOP_SIGNAL: &str = "SIGTERM";
 
 /// Where things are inside a sandbox.
@@ -566,7 +570,7 @@ impl Launcher for DockerLauncher {
             .t(STOP_SECONDS)
             .build();
         // What it does not do, the removal does or complains of.
-        let _ = engine.stop_container(&name, Some(stop)).await;
+        let _ = timeout(STOP_DEADLINE, engine.stop_container(&name, Some(stop))).await;
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
             .v(true)

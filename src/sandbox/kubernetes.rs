@@ -309,6 +309,15 @@ async fn call<T>(
     }
 }
 
+/// Whether it was done; false if it was not to be done any more, because somebody else was earlier.
+fn in_time<T>(done: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+    match done {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[async_trait]
 impl Launcher for KubernetesLauncher {
     fn name(&self) -> &'static str {

@@ -14,7 +14,8 @@ use super::registry::Registry;
 use super::{LaunchError, Launcher, SandboxId};
 use crate::telemetry::{Metrics, note_error};
 
-/// Removals at once. The engine needs 0.1 s for one; more at once only slows its starts.
+/// Removals at once. One takes half a second: the agent's tenth, and what the engine needs; more at once only
+/// slows its starts.
 const PARALLEL: usize = 8;
 
 /// How long one removal may take.

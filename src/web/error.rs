@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::api::problem::PROBLEM;
 use super::protocol::{Fault, FaultCode, farewell, millis};
-use crate::limit::Refusal;
+use crate::limit::{CONCURRENT_RETRY, Refusal};
 use crate::sandbox::AtCapacity;
 use crate::session::{AttachError, CreateError, EndReason, SeatError};
 use crate::telemetry::Metrics;
@@ -254,7 +254,11 @@ pub(super) fn of_ending(reason: EndReason) -> Fault {
         EndReason::Shutdown | EndReason::HandedOver | EndReason::TakenOver => FaultCode::GoingAway,
         _ => FaultCode::NoSuchSession,
     };
-    Fault::new(code, farewell(reason))
+    let fault = Fault::new(code, farewell(reason));
+    if reason == EndReason::TooMany {
+        return fault.retry_after(CONCURRENT_RETRY);
+    }
+    fault
 }
 
 /// 429: one client has too many connections. The connection ends with the answer.

@@ -248,7 +248,17 @@ impl TestGateway {
         exchange(self.address, method, path, headers, body).await
     }
 
-    /// The same for JSON.
+    /// End a session, by what `POST /sessions` has answered.
+    pub async fn end(&self, session: &Value) {
+        let text = |key: &str| session[key].as_str().expect("an answer").to_owned();
+        let path = format!("/sessions/{}", text("sessionId"));
+        let bearer = format!("Bearer {}", text("token"));
+        let headers = [("authorization", bearer.as_str())];
+        let (status, _) = self.http("DELETE", &path, &headers, "").await;
+        assert!((200..300).contains(&status), "{status}");
+    }
+
+    /// [`Self::http`] for JSON.
     pub async fn json(
         &self,
         method: &str,

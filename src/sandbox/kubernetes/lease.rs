@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::LaunchError;
 use super::super::launcher::Term;
-use super::call;
 use super::trouble::Doing;
+use super::{call, in_time};
 
 /// A holder that has not renewed its lease for so long is gone.
 const DURATION: Duration = Duration::from_secs(15);
@@ -160,7 +160,7 @@ impl Office {
             spec: Some(self.spec()),
         };
         let parameters = PostParams::default();
-        let created = async { conflict(self.leases.create(&parameters, &lease).await) };
+        let created = async { in_time(self.leases.create(&parameters, &lease).await) };
         call(Doing::Lease, created).await
     }
 
@@ -172,7 +172,7 @@ impl Office {
     ) -> Result<bool, LaunchError> {
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": spec}));
         let parameters = PatchParams::default();
-        let patched = async { conflict(self.leases.patch(&self.name, &parameters, &patch).await) };
+        let patched = async { in_time(self.leases.patch(&self.name, &parameters, &patch).await) };
         call(Doing::Lease, patched).await
     }
 
@@ -185,15 +185,6 @@ impl Office {
             self.patch(lease.metadata.resource_version, nobody).await?;
         }
         Ok(())
-    }
-}
-
-/// Whether it was done, or somebody else was earlier.
-fn conflict<T>(done: Result<T, kube::Error>) -> Result<bool, kube::Error> {
-    match done {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -27,8 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often is looked meanwhile.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Most pods that are listed: nobody is allowed more at once.
-const MOST: u32 = 500;
+/// Pods of an owner that are listed beyond those that are allowed: some that are over them, and some that are
+/// on their way out.
+const BEYOND: u32 = 500;
 
 /// Another session of the same owner, at this gateway or at another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,9 +92,12 @@ impl KubernetesLauncher {
             "{LABEL_INSTANCE}={instance},{LABEL_OWNER}={}",
             owner_label(owner)
         );
+        let page = u32::try_from(most)
+            .unwrap_or(u32::MAX)
+            .saturating_add(BEYOND);
         let until = Instant::now() + PATIENCE;
         loop {
-            let list = ListParams::default().labels(&selector).limit(MOST);
+            let list = ListParams::default().labels(&selector).limit(page);
             let listed = call(Doing::List, to.pods.list(&list)).await?;
             let others: Vec<Other> = listed.iter().filter_map(session).collect();
             let others: Vec<Other> = others.into_iter().filter(|other| other.id != *id).collect();

@@ -14,7 +14,7 @@ use super::pod::{
     LABEL_REPLICA, LABEL_SESSION, label_value, owner_label, pod_name,
 };
 use super::trouble::Doing;
-use super::{Connection, KubernetesLauncher, call};
+use super::{Connection, KubernetesLauncher, call, in_time};
 use crate::config::Template;
 use crate::secret::hex;
 
@@ -23,15 +23,6 @@ impl KubernetesLauncher {
     fn pool_connection(&self) -> &Connection {
         let connection = self.connection.get();
         connection.expect("there is no pool before there is a connection")
-    }
-}
-
-/// Whether it was done, or was not to be done any more: what was known is not so now.
-fn in_time<T>(done: Result<T, kube::Error>) -> Result<bool, kube::Error> {
-    match done {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -95,19 +95,6 @@ async fn ask(gateway: &TestGateway, address: &str) -> (u16, Value) {
     gateway.json("POST", "/sessions", &headers, json!({})).await
 }
 
-/// End a session that was asked for.
-async fn end(gateway: &TestGateway, session: &Value) {
-    let token = session["token"].as_str().expect("a token");
-    let bearer = format!("Bearer {token}");
-    let path = format!(
-        "/sessions/{}",
-        session["sessionId"].as_str().expect("an id")
-    );
-    let headers = [("authorization", bearer.as_str())];
-    let (status, _) = gateway.http("DELETE", &path, &headers, "").await;
-    assert!((200..300).contains(&status), "{status}");
-}
-
 #[tokio::test]
 async fn fifty_at_once_at_two_gateways_get_exactly_ten_an_hour() {
     let Some(redis) = Redis::start().await else {
@@ -136,9 +123,9 @@ async fn fifty_at_once_at_two_gateways_get_exactly_ten_an_hour() {
     // Others are free, and it does not help to end one.
     let (status, other) = ask(&gateways[0], "192.0.2.2").await;
     assert!((200..300).contains(&status), "{status}: {other}");
-    end(&gateways[0], &other).await;
+    gateways[0].end(&other).await;
     for (gateway, session) in &begun {
-        end(gateway, session).await;
+        gateway.end(session).await;
     }
     assert_eq!(ask(&gateways[1], "192.0.2.1").await.0, 429);
     let (_, metrics) = gateways[0].http("GET", "/metrics", &[], "").await;
@@ -165,11 +152,11 @@ async fn what_did_not_begin_does_not_count() {
         // It is forgiven in the background.
         sleep(Duration::from_millis(50)).await;
     }
-    end(&gateway, &first).await;
+    gateway.end(&first).await;
     gateway.assert_empty().await;
     let (status, second) = ask(&gateway, "192.0.2.1").await;
     assert!((200..300).contains(&status), "{status}: {second}");
-    end(&gateway, &second).await;
+    gateway.end(&second).await;
     gateway.assert_empty().await;
     assert_eq!(ask(&gateway, "192.0.2.1").await.0, 429);
     gateway.stop().await;
@@ -186,7 +173,7 @@ async fn while_the_store_is_away_sessions_begin_or_do_not_as_configured() {
         .await;
     let (status, session) = ask(&closed, "192.0.2.1").await;
     assert!((200..300).contains(&status), "{status}: {session}");
-    end(&closed, &session).await;
+    closed.end(&session).await;
     let socket = redis.kill().await;
 
     let (status, answer) = ask(&closed, "192.0.2.1").await;
@@ -196,7 +183,7 @@ async fn while_the_store_is_away_sessions_begin_or_do_not_as_configured() {
     for _ in 0..2 {
         let (status, session) = ask(&open, "192.0.2.1").await;
         assert!((200..300).contains(&status), "{status}: {session}");
-        end(&open, &session).await;
+        open.end(&session).await;
     }
     assert_eq!(ask(&open, "192.0.2.1").await.0, 429);
     for (gateway, when_away) in [(&open, "open"), (&closed, "closed")] {
@@ -214,7 +201,7 @@ async fn while_the_store_is_away_sessions_begin_or_do_not_as_configured() {
         let (status, session) = ask(&closed, "192.0.2.2").await;
         if status != 503 {
             assert!((200..300).contains(&status), "{status}: {session}");
-            end(&closed, &session).await;
+            closed.end(&session).await;
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "it is not asked again");
@@ -233,7 +220,7 @@ async fn a_store_that_hangs_delays_one_visitor_for_a_moment() {
     };
     let gateway = redis.gateway(100, |_| {}).await;
     let (_, session) = ask(&gateway, "192.0.2.1").await;
-    end(&gateway, &session).await;
+    gateway.end(&session).await;
     redis.signal(Signal::STOP);
     let begun = Instant::now();
     // A dozen together, not one after the other.
@@ -242,7 +229,7 @@ async fn a_store_that_hangs_delays_one_visitor_for_a_moment() {
     redis.signal(Signal::CONT);
     for (status, session) in asked {
         assert!((200..300).contains(&status), "{status}: {session}");
-        end(&gateway, &session).await;
+        gateway.end(&session).await;
     }
     assert!(took < Duration::from_secs(10), "{took:?}");
     gateway.stop().await;
