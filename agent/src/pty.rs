@@ -11,17 +11,13 @@ use std::sync::{Arc, Mutex};
 
 use belljar_link::message::{OpenTerminal, Size};
 use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
 use crate::{environment, literal, tasks};
-
-/// A read this short has most likely emptied the PTY. This is the echo of a keystroke; more is a
-/// program's output, of which gVisor gives at most 4 KiB a read.
-const SHORT: usize = 1024;
 
 /// Input this short is a key, or a few in quick succession, bytes.
 const KEYS: usize = 64;
@@ -90,23 +86,16 @@ impl Pty {
         let _ = self.master.lock().map(|m| m.resize(pty_size(size)));
     }
 
-    /// Wait for output and take as much as there is and as the buffer holds. 0 at the end, when
-    /// every process has closed it.
+    /// Wait for output and take what one call gives. 0 at the end, when every process has closed it.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> usize {
-        let mut taken = 0;
         loop {
-            match rustix::io::read(&self.fd, &mut buffer[taken..]) {
-                Ok(read) => {
-                    taken += read;
-                    if read < SHORT || taken == buffer.len() || !self.is_ready(PollFlags::IN) {
-                        return taken;
-                    }
-                }
+            match rustix::io::read(&self.fd, &mut *buffer) {
+                Ok(read) => return read,
                 Err(Errno::INTR) => {}
                 // Somebody writes at this moment.
-                Err(Errno::AGAIN) if taken == 0 => self.wait(PollFlags::IN),
-                // EIO is the end. What was taken comes first.
-                Err(_) => return taken,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN),
+                // EIO is the end.
+                Err(_) => return 0,
             }
         }
     }
@@ -176,11 +165,6 @@ impl Pty {
     fn wait(&self, event: PollFlags) {
         // An error is one for the read or write that follows.
         let _ = poll(&mut [PollFd::new(&self.fd, event)], None);
-    }
-
-    fn is_ready(&self, event: PollFlags) -> bool {
-        let now = Timespec::default();
-        poll(&mut [PollFd::new(&self.fd, event)], Some(&now)).is_ok_and(|ready| ready > 0)
     }
 }
 

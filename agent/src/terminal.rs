@@ -1,5 +1,7 @@
 //! A program on a PTY, its history, its readers.
 
+mod news;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -13,9 +15,14 @@ use crate::pty::Pty;
 use crate::reaper::Reaper;
 use crate::tasks;
 
-/// Bytes taken from the PTY in one turn before readers get theirs, and held back at most while the
-/// window is closed.
-const TURN: usize = 32 * 1024;
+use news::News;
+
+/// Bytes taken from the PTY at once, and held back at most while the window is closed. A PTY gives no
+/// more, Linux's and gVisor's.
+const TURN: usize = 4 * 1024;
+
+/// A read of so much has most likely left something in the PTY.
+const FULL: usize = TURN - 1;
 
 /// After the program has ended, how long its last output is waited for. Something it left running
 /// may hold the PTY open and silent for ever.
@@ -36,6 +43,7 @@ pub(crate) struct Terminal {
     pub(crate) changed: Notify,
     /// Rung when the flow may have opened, and when nothing more will come: for threads.
     moved: Condvar,
+    news: News,
 }
 
 struct State {
@@ -66,6 +74,7 @@ impl Terminal {
                 }),
                 changed: Notify::new(),
                 moved: Condvar::new(),
+                news: News::default(),
             });
             let (reading, ending) = (terminal.clone(), terminal.clone());
             tasks::thread("pty", move || reading.pump()).map_err(|e| format!("no thread: {e}"))?;
@@ -141,23 +150,31 @@ impl Terminal {
     }
 
     /// Move output from the PTY into the history until there is no more.
-    fn pump(&self) {
+    fn pump(self: &Arc<Self>) {
         let mut buffer = vec![0; TURN];
         loop {
             let read = self.pty.read(&mut buffer);
             if read == 0 || !self.keep(&buffer[..read]) {
                 self.lock().hung_up = true;
                 self.moved.notify_all();
+                self.news.end();
                 return;
             }
         }
+    }
+
+    /// Tell the readers of new output, on this thread.
+    fn tell(&self) {
+        self.changed.notify_waiters();
+        tasks::run();
     }
 
     /// Put output into the history, as the controller's window lets the program go on. False when
     /// the exit has been told and no more output counts.
     ///
     /// The window is looked at after the read: who controls the terminal may have changed meanwhile.
-    fn keep(&self, mut output: &[u8]) -> bool {
+    fn keep(self: &Arc<Self>, mut output: &[u8]) -> bool {
+        let flood = output.len() >= FULL;
         while !output.is_empty() {
             let Some((mut state, room)) = self.room() else {
                 return false;
@@ -166,8 +183,13 @@ impl Terminal {
             state.history.push(now);
             drop(state);
             output = later;
-            self.changed.notify_waiters();
-            tasks::run();
+            let teller = || {
+                let terminal = self.clone();
+                tasks::thread("pty-news", move || terminal.news.tell(|| terminal.tell()))
+            };
+            if !self.news.leave(flood, teller) {
+                self.tell();
+            }
         }
         true
     }

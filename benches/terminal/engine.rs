@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::cpu::Cost;
-use crate::{DEADLINE, Terminal};
+use crate::{BULK_READ, DEADLINE, Terminal};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -64,8 +64,8 @@ impl Engine {
         ids.map(|rest| rest.chars().take(64).collect()).collect()
     }
 
-    /// Create, attach, start; resolves at the prompt.
-    pub(crate) fn open(&self) -> Attached {
+    /// A container that has not started; its id.
+    pub(crate) fn create(&self) -> String {
         let create = json!({
             "Image": "belljar-sandbox:latest",
             "Entrypoint": SHELL,
@@ -87,11 +87,22 @@ impl Engine {
         let (status, body) = self.call("POST", "/containers/create", &create);
         assert_eq!(status, 201, "{body}");
         // The body may be chunked; the id is the only run of 64 digits.
-        let id = body
-            .split('"')
-            .find(|word| word.len() == 64)
-            .expect("an id")
-            .to_owned();
+        let id = body.split('"').find(|word| word.len() == 64);
+        id.expect("an id").to_owned()
+    }
+
+    pub(crate) fn start(&self, id: &str) {
+        let (status, body) = self.call("POST", &format!("/containers/{id}/start"), &Value::Null);
+        assert_eq!(status, 204, "{body}");
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        self.call("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
+    }
+
+    /// Create, attach, start; resolves at the prompt.
+    pub(crate) fn open(&self) -> Attached {
+        let id = self.create();
         let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1");
         let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
         let mut stream = self.request("POST", &path, upgrade, &Value::Null);
@@ -101,12 +112,11 @@ impl Engine {
             stream.read_exact(&mut byte).expect("a head");
             head.extend(byte);
         }
-        let (status, body) = self.call("POST", &format!("/containers/{id}/start"), &Value::Null);
-        assert_eq!(status, 204, "{body}");
+        self.start(&id);
         let mut attached = Attached {
             id,
             stream,
-            buffer: vec![0; 64 * 1024],
+            buffer: vec![0; BULK_READ],
         };
         attached.until(b"$ ");
         attached
@@ -129,8 +139,7 @@ impl Attached {
     }
 
     pub(crate) fn remove(self, engine: &Engine) {
-        let path = format!("/containers/{}?force=1", self.id);
-        engine.call("DELETE", &path, &Value::Null);
+        engine.remove(&self.id);
     }
 }
 

@@ -122,10 +122,10 @@ impl Gateway {
     }
 
     /// A new session; resolves at the prompt.
-    pub(crate) fn open(&self) -> Session {
+    pub(crate) fn open(&self, read: usize) -> Session {
         let url = format!("ws://{}/ws?cols=80&rows=24", self.address);
         let mut session = Session {
-            socket: connect(&url, "belljar.v1"),
+            socket: connect(&url, "belljar.v1", read),
             offset: 0,
             acked: 0,
         };
@@ -147,8 +147,8 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A WebSocket with this subprotocol.
-pub(crate) fn connect(url: &str, protocol: &'static str) -> WebSocket<TcpStream> {
+/// A WebSocket with this subprotocol, which asks its socket for so many bytes at once.
+pub(crate) fn connect(url: &str, protocol: &'static str, read: usize) -> WebSocket<TcpStream> {
     let mut request = url.into_client_request().expect("a URL");
     let address = request.uri().authority().expect("an address").to_string();
     let headers = request.headers_mut();
@@ -157,8 +157,7 @@ pub(crate) fn connect(url: &str, protocol: &'static str) -> WebSocket<TcpStream>
     stream.set_nodelay(true).expect("TCP");
     let deadline = stream.set_read_timeout(Some(DEADLINE));
     deadline.expect("a duration");
-    // Its own 128 KiB would be cleared for each key.
-    let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
+    let config = WebSocketConfig::default().read_buffer_size(read);
     let connected = client_with_config(request, stream, Some(config));
     connected.expect("it upgrades").0
 }

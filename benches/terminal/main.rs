@@ -3,10 +3,11 @@
 //!
 //! All sides of a comparison run the same program, in the same image with the same limits where there
 //! is one, and take turns within one run, so that noise of the machine meets all. The raw side is
-//! `docker attach` to a TTY without its client program: the engine's API spoken by hand, the least an
-//! attach can cost. The peer is ttyd, on a plain PTY, beside our launcher `process`. All clients block
-//! in their socket's read, so that none pays for a runtime. Printed are medians over rounds with
-//! their spread (lowest to highest round), and ratios of medians.
+//! there twice: as the command `docker attach` in a terminal, which is what a person has, and as the
+//! engine's API spoken by hand, the least that an attach to a TTY can cost. The peer is ttyd, on a
+//! plain PTY, beside our launcher `process`. All clients block in their read, so that none pays for a
+//! runtime. Printed are medians over rounds with their spread (lowest to highest round), and ratios of
+//! medians.
 //!
 //! `cargo bench --bench terminal -- [echo|bulk|interrupt|start|peer]… [--write]` runs some of it, and
 //! writes docs/benchmarks.md.
@@ -17,6 +18,8 @@
     clippy::cast_sign_loss,
     reason = "statistics of small numbers"
 )]
+
+mod command;
 
 mod cpu;
 
@@ -32,11 +35,21 @@ mod report;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use command::Command;
 use cpu::Cost;
 use engine::Engine;
-use gateway::{Gateway, Session};
+use gateway::Gateway;
 use peer::Peer;
 use report::Report;
+
+/// The sides, as they are named in what is printed.
+const ATTACH: &str = "docker attach";
+const API: &str = "the engine's API";
+const TTYD: &str = "ttyd";
+const OURS: &str = "Belljar";
+
+/// What is compared of an echo.
+const ECHO: &str = "echo of a keystroke, µs";
 
 /// Rounds of each side. Odd, so that a median is a round.
 const ROUNDS: usize = 9;
@@ -49,6 +62,13 @@ const TURN: usize = 25;
 
 /// Bytes of bulk output in a round.
 const BULK: usize = 64 << 20;
+
+/// Bytes asked of a socket at once by who waits for a key's echo. The WebSocket library clears what it
+/// reads into, so more would cost its sides time.
+const KEY_READ: usize = 4 * 1024;
+
+/// And by who reads in bulk.
+pub(crate) const BULK_READ: usize = 64 * 1024;
 
 /// Interrupted floods.
 const INTERRUPTS: usize = 20;
@@ -106,19 +126,25 @@ fn main() {
 fn in_gvisor(wants: impl Fn(&str) -> bool, report: &mut Report) {
     let engine = Engine::new();
     let gateway = Gateway::docker(0);
-    report.say("In gVisor, beside `docker attach`\n");
+    report.say("In gVisor, beside the engine alone\n");
     if wants("echo") {
         echo(report, &engine, &gateway);
         ping(report, &gateway);
     }
     if wants("bulk") {
-        let (mut raw, mut ours) = (engine.open(), gateway.open());
-        let (raw_cost, our_cost) = (raw.cost(), gateway.cost(Some(&engine)));
+        let mut ours = gateway.open(BULK_READ);
+        let our_cost = gateway.cost(Some(&engine));
+        let (mut raw, mut command) = (engine.open(), Command::open(&engine));
+        let (raw_cost, command_cost) = (raw.cost(), command.cost());
         bulk(
             report,
-            ("docker attach", &mut raw, &raw_cost),
-            ("Belljar", &mut ours, &our_cost),
+            &mut [
+                (ATTACH, &mut command, command_cost),
+                (API, &mut raw, raw_cost),
+                (OURS, &mut ours, our_cost),
+            ],
         );
+        command.remove(&engine);
         raw.remove(&engine);
         ours.close();
     }
@@ -141,87 +167,79 @@ fn on_a_plain_pty(report: &mut Report) {
     };
     let gateway = Gateway::process();
     report.say("On a plain PTY without isolation, beside ttyd\n");
-    let mut theirs_rounds = Rounds::default();
-    let mut our_rounds = Rounds::default();
+    let mut sides = [Rounds::of(TTYD), Rounds::of(OURS)];
     for _ in 0..ROUNDS {
-        let (mut theirs, mut ours) = (peer.open(), gateway.open());
-        let (a, b) = echo_round(&mut theirs, &mut ours);
-        theirs_rounds.add(a);
-        our_rounds.add(b);
+        let (mut theirs, mut ours) = (peer.open(KEY_READ), gateway.open(KEY_READ));
+        echo_round(&mut [&mut theirs, &mut ours], &mut sides);
         ours.close();
     }
-    compare(
-        report,
-        "echo of a keystroke, µs",
-        ("ttyd", &theirs_rounds),
-        ("Belljar", &our_rounds),
-    );
-    let (mut theirs, mut ours) = (peer.open(), gateway.open());
+    compare(report, ECHO, &sides);
+    let (mut theirs, mut ours) = (peer.open(BULK_READ), gateway.open(BULK_READ));
     bulk(
         report,
-        ("ttyd", &mut theirs, &peer.cost()),
-        ("Belljar", &mut ours, &gateway.cost(None)),
+        &mut [
+            (TTYD, &mut theirs, peer.cost()),
+            (OURS, &mut ours, gateway.cost(None)),
+        ],
     );
     ours.close();
     gateway.stop();
 }
 
 /// Microseconds of each of some round trips.
-fn timed<T>(terminal: &mut T, trip: impl Fn(&mut T)) -> Vec<f64> {
+fn timed(mut trip: impl FnMut()) -> Vec<f64> {
     let mut times = Vec::with_capacity(TURN);
     for _ in 0..TURN {
         let begun = Instant::now();
-        trip(terminal);
+        trip();
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
     times
 }
 
-fn key(terminal: &mut impl Terminal) {
+fn key(terminal: &mut dyn Terminal) {
     terminal.send(b"x");
     terminal.receive(None);
 }
 
 fn echo(report: &mut Report, engine: &Engine, gateway: &Gateway) {
-    let (mut raw_rounds, mut our_rounds) = (Rounds::default(), Rounds::default());
+    let mut sides = [Rounds::of(ATTACH), Rounds::of(API), Rounds::of(OURS)];
     for _ in 0..ROUNDS {
         // New sandboxes for each round: under gVisor one of a kind may be half as slow again as the
         // next, for as long as it lives.
-        let (mut raw, mut ours) = (engine.open(), gateway.open());
-        let (a, b) = echo_round(&mut raw, &mut ours);
-        raw_rounds.add(a);
-        our_rounds.add(b);
+        let (mut command, mut raw) = (Command::open(engine), engine.open());
+        let mut ours = gateway.open(KEY_READ);
+        echo_round(&mut [&mut command, &mut raw, &mut ours], &mut sides);
+        command.remove(engine);
         raw.remove(engine);
         ours.close();
     }
-    compare(
-        report,
-        "echo of a keystroke, µs",
-        ("docker attach", &raw_rounds),
-        ("Belljar", &our_rounds),
-    );
+    compare(report, ECHO, &sides);
 }
 
-fn echo_round(one: &mut impl Terminal, other: &mut impl Terminal) -> (Vec<f64>, Vec<f64>) {
-    one.raw("exec cat");
-    other.raw("exec cat");
-    timed(one, key);
-    timed(other, key);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
+fn echo_round(terminals: &mut [&mut dyn Terminal], sides: &mut [Rounds]) {
+    for terminal in &mut *terminals {
+        terminal.raw("exec cat");
+        timed(|| key(*terminal));
+    }
+    let mut times = vec![Vec::new(); terminals.len()];
     // Short turns: the noise of a shared machine lasts longer than they do.
     for _ in 0..KEYS / TURN {
-        a.extend(timed(one, key));
-        b.extend(timed(other, key));
+        for (terminal, times) in terminals.iter_mut().zip(&mut times) {
+            times.extend(timed(|| key(*terminal)));
+        }
     }
-    (a, b)
+    for (side, times) in sides.iter_mut().zip(times) {
+        side.add(times);
+    }
 }
 
 /// What of an echo is the way to the agent and back.
 fn ping(report: &mut Report, gateway: &Gateway) {
-    let mut ours = gateway.open();
-    let mut rounds = Rounds::default();
+    let mut ours = gateway.open(KEY_READ);
+    let mut rounds = Rounds::of(OURS);
     for round in 0..=ROUNDS {
-        let turns = (0..KEYS / TURN).flat_map(|_| timed(&mut ours, Session::ping));
+        let turns = (0..KEYS / TURN).flat_map(|_| timed(|| ours.ping()));
         let times = turns.collect();
         if round > 0 {
             rounds.add(times);
@@ -235,7 +253,7 @@ fn ping(report: &mut Report, gateway: &Gateway) {
 }
 
 /// MB/s, and processor seconds for each GB.
-fn bulk_round(terminal: &mut impl Terminal, cost: &Cost) -> (f64, f64) {
+fn bulk_round(terminal: &mut dyn Terminal, cost: &Cost) -> (f64, f64) {
     let before = cost.seconds();
     terminal.send(b"x");
     let mut rest = BULK;
@@ -252,33 +270,31 @@ fn bulk_round(terminal: &mut impl Terminal, cost: &Cost) -> (f64, f64) {
     )
 }
 
-fn bulk<A: Terminal, B: Terminal>(
-    report: &mut Report,
-    (theirs, one, one_cost): (&str, &mut A, &Cost),
-    (ours, other, other_cost): (&str, &mut B, &Cost),
-) {
+fn bulk(report: &mut Report, sides: &mut [(&'static str, &mut dyn Terminal, Cost)]) {
     // One key, one round.
     let line = format!("while head -c 1 >/dev/null; do head -c {BULK} /dev/zero; done");
-    one.raw(&line);
-    other.raw(&line);
-    let (mut rates, mut costs) = <((Rounds, Rounds), (Rounds, Rounds))>::default();
+    let named = |side: &(&'static str, &mut dyn Terminal, Cost)| Rounds::of(side.0);
+    let mut rates: Vec<Rounds> = sides.iter().map(named).collect();
+    let mut costs: Vec<Rounds> = sides.iter().map(named).collect();
+    for (_, terminal, _) in &mut *sides {
+        terminal.raw(&line);
+    }
     for round in 0..=ROUNDS {
-        let (a, b) = (bulk_round(one, one_cost), bulk_round(other, other_cost));
-        if round > 0 {
-            rates.0.add(vec![a.0]);
-            rates.1.add(vec![b.0]);
-            costs.0.add(vec![a.1]);
-            costs.1.add(vec![b.1]);
+        for (at, (_, terminal, cost)) in sides.iter_mut().enumerate() {
+            let (rate, seconds) = bulk_round(*terminal, cost);
+            if round > 0 {
+                rates[at].add(vec![rate]);
+                costs[at].add(vec![seconds]);
+            }
         }
     }
-    let what = "bulk output, MB/s";
-    compare(report, what, (theirs, &rates.0), (ours, &rates.1));
-    let what = "processor seconds for each GB of it, client not included";
-    compare(report, what, (theirs, &costs.0), (ours, &costs.1));
+    compare(report, "bulk output, MB/s", &rates);
+    let what = "processor seconds for each GB of it, the measuring client not included";
+    compare(report, what, &costs);
 }
 
 fn interrupt(report: &mut Report, gateway: &Gateway) {
-    let mut ours = gateway.open();
+    let mut ours = gateway.open(BULK_READ);
     let mut times = Vec::new();
     for _ in 0..INTERRUPTS {
         ours.send(b"yes\r");
@@ -305,19 +321,18 @@ fn milliseconds(begun: Instant) -> f64 {
 }
 
 fn start(report: &mut Report, engine: &Engine, gateway: &Gateway) {
-    let (mut raw, mut ours) = (Rounds::default(), Rounds::default());
+    let mut sides = [Rounds::of(API), Rounds::of(OURS)];
     for _ in 0..STARTS {
         let begun = Instant::now();
         let terminal = engine.open();
-        raw.add(vec![milliseconds(begun)]);
+        sides[0].add(vec![milliseconds(begun)]);
         terminal.remove(engine);
         let begun = Instant::now();
-        let terminal = gateway.open();
-        ours.add(vec![milliseconds(begun)]);
+        let terminal = gateway.open(KEY_READ);
+        sides[1].add(vec![milliseconds(begun)]);
         terminal.close();
     }
-    let what = "cold start to the prompt, ms";
-    compare(report, what, ("docker attach", &raw), ("Belljar", &ours));
+    compare(report, "cold start to the prompt, ms", &sides);
 }
 
 fn warm_start(report: &mut Report, pool: usize) {
@@ -325,31 +340,45 @@ fn warm_start(report: &mut Report, pool: usize) {
     let mut times = Vec::new();
     for _ in 0..STARTS {
         let begun = Instant::now();
-        let terminal = gateway.open();
+        let terminal = gateway.open(KEY_READ);
         times.push(milliseconds(begun));
         terminal.close();
         gateway.full(pool);
     }
-    let mut rounds = Rounds::default();
+    let mut rounds = Rounds::of(OURS);
     rounds.add(times);
     let rounds = rounds.describe();
     report.say(&format!("warm start to the prompt, ms: {rounds}\n"));
     gateway.stop();
 }
 
-/// Samples by round.
-#[derive(Default)]
-struct Rounds(Vec<Vec<f64>>);
+/// Samples of one side, by round.
+struct Rounds {
+    side: &'static str,
+    rounds: Vec<Vec<f64>>,
+}
 
 impl Rounds {
+    fn of(side: &'static str) -> Self {
+        Self {
+            side,
+            rounds: Vec::new(),
+        }
+    }
+
     fn add(&mut self, mut samples: Vec<f64>) {
         samples.sort_by(f64::total_cmp);
-        self.0.push(samples);
+        self.rounds.push(samples);
+    }
+
+    /// The median of the rounds' medians.
+    fn median(&self) -> f64 {
+        percentile(&self.medians(), 50.0)
     }
 
     /// The medians of the rounds, sorted.
     fn medians(&self) -> Vec<f64> {
-        let medians = self.0.iter().map(|round| percentile(round, 50.0));
+        let medians = self.rounds.iter().map(|round| percentile(round, 50.0));
         let mut medians: Vec<f64> = medians.collect();
         medians.sort_by(f64::total_cmp);
         medians
@@ -357,17 +386,17 @@ impl Rounds {
 
     fn describe(&self) -> String {
         let medians = self.medians();
-        let mut all: Vec<f64> = self.0.concat();
+        let mut all: Vec<f64> = self.rounds.concat();
         all.sort_by(f64::total_cmp);
         let mut text = format!(
             "n {} × {}, median {:.1} ({:.1} to {:.1})",
-            self.0.len(),
-            self.0[0].len(),
+            self.rounds.len(),
+            self.rounds[0].len(),
             percentile(&medians, 50.0),
             medians[0],
             medians[medians.len() - 1],
         );
-        if self.0[0].len() > 1 {
+        if self.rounds[0].len() > 1 {
             let _ = write!(text, ", p99 {:.1}", percentile(&all, 99.0));
         }
         text
@@ -379,16 +408,16 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
-fn compare(
-    report: &mut Report,
-    what: &str,
-    (theirs, their_rounds): (&str, &Rounds),
-    (ours, our_rounds): (&str, &Rounds),
-) {
-    let median = |rounds: &Rounds| percentile(&rounds.medians(), 50.0);
-    let ratio = median(our_rounds) / median(their_rounds);
+/// All sides, and the last one's ratio to each of the others.
+fn compare(report: &mut Report, what: &str, sides: &[Rounds]) {
     report.say(what);
-    report.say(&format!("  {theirs:15} {}", their_rounds.describe()));
-    report.say(&format!("  {ours:15} {}", our_rounds.describe()));
-    report.say(&format!("  ratio           {ratio:.2}\n"));
+    for side in sides {
+        report.say(&format!("  {:16} {}", side.side, side.describe()));
+    }
+    let [others @ .., ours] = sides else { return };
+    for other in others {
+        let ratio = ours.median() / other.median();
+        report.say(&format!("  {ratio:.2} × {}", other.side));
+    }
+    report.say("");
 }

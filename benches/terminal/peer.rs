@@ -42,8 +42,8 @@ impl Peer {
     }
 
     /// A new shell; resolves at the prompt.
-    pub(crate) fn open(&self) -> Tab {
-        let mut socket = connect(&format!("ws://{}/ws", self.address), "tty");
+    pub(crate) fn open(&self, read: usize) -> Tab {
+        let mut socket = connect(&format!("ws://{}/ws", self.address), "tty", read);
         let hello = json!({"AuthToken": "", "columns": 80, "rows": 24});
         let hello = Message::Binary(hello.to_string().into());
         socket.send(hello).expect("it reads");

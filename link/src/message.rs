@@ -33,11 +33,11 @@ pub const MIN_WINDOW: u32 = 4 * 1024;
 /// Terminals one sandbox may have open at once.
 pub const MAX_TERMINALS: usize = 16;
 
-/// Room for the agent's own threads in the limit on the sandbox's processes: six, two for each
+/// Room for the agent's own threads in the limit on the sandbox's processes: six, three for each
 /// terminal, ten that do what blocks in the file system, and [`MAX_DIALLED`]. The agent lowers the
 /// limit by this for the programs it starts, so that one of them that forks without end leaves the
 /// agent able to act.
-pub const AGENT_THREADS: u32 = 56;
+pub const AGENT_THREADS: u32 = 72;
 
 /// Connections of their own that an agent dials for streams at once ([`Request::Dial`]): two for its
 /// terminal's viewer, as many for the next who takes over, and a second terminal's. Each has a thread.

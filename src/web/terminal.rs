@@ -32,6 +32,8 @@ use crate::session::{
     Waiting,
 };
 
+mod acks;
+
 mod early;
 
 mod line;
@@ -44,6 +46,7 @@ mod shower;
 
 mod upgrade;
 
+use acks::Acks;
 use early::Early;
 use news::News;
 use reader::Reader;
@@ -403,6 +406,7 @@ impl Connection {
             queue: InputQueue::new(client),
             input: viewer.input,
             control: viewer.control,
+            acks: Acks::new(offset, viewer.window),
             tell,
             bytes_in,
             bad_messages: 0,

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::acks::Acks;
 use super::shower::Telling;
 use super::{Shared, Stop, broken};
 use crate::limit::Limiter;
@@ -36,6 +37,8 @@ pub(super) struct Reader<'a> {
     /// Absent if this viewer may only watch.
     pub(super) input: Option<TerminalInput>,
     pub(super) control: TerminalControl,
+    /// Of an owner: a guest's go no further than to the showing loop.
+    pub(super) acks: Acks,
     /// To the showing loop.
     pub(super) tell: mpsc::Sender<Telling>,
     pub(super) bytes_in: Counter,
@@ -89,6 +92,10 @@ impl Reader<'_> {
                 Ok(()) = shown.changed(), if acknowledge => {
                     let offset = *shown.borrow_and_update();
                     self.acknowledge(offset).await
+                }
+                () = sleep_until(self.acks.due().unwrap_or_else(Instant::now)), if self.acks.due().is_some() => {
+                    let offset = self.acks.take();
+                    self.command(TerminalCommand::Ack { offset }).await
                 }
                 () = sleep_until(self.size_sent + RESIZE_EVERY), if self.size.is_some() => {
                     self.send_size().await
@@ -176,7 +183,10 @@ impl Reader<'_> {
     /// for itself.
     async fn acknowledge(&mut self, offset: u64) -> Result<(), Stop> {
         if self.shared.owner {
-            return self.command(TerminalCommand::Ack { offset }).await;
+            return match self.acks.add(offset, Instant::now()) {
+                Some(offset) => self.command(TerminalCommand::Ack { offset }).await,
+                None => Ok(()),
+            };
         }
         let forward = |processed: &mut u64| {
             let before = *processed;
