@@ -167,10 +167,12 @@ pub struct Member {
     pub stamp: Option<String>,
     /// How long ago it was started.
     pub age: Duration,
+    /// The gateway that has a link to it; `None` while it has none, or is being started.
+    pub holder: Option<String>,
 }
 
-/// Sandboxes that were started ahead and belong to nobody: they wait at their prompts without a link,
-/// and any gateway may claim one, which one gateway does.
+/// Sandboxes that were started ahead and belong to nobody: they wait at their prompts, and any gateway
+/// may claim one, which one gateway does. Each is held by one gateway, to which it costs the least.
 #[async_trait]
 pub trait SharedPool: Send + Sync {
     /// What a sandbox of this template is started from, as one word: where it is another, the sandbox
@@ -183,14 +185,22 @@ pub trait SharedPool: Send + Sync {
     /// Changes whenever a member may have. To be taken before the members are looked at.
     fn changes(&self) -> watch::Receiver<bool>;
 
-    /// One with this stamp that waits; this gateway looks at each once, until it hears of it again.
+    /// This gateway, as a holder.
+    fn holder(&self) -> String;
+
+    /// One with this stamp that waits, and that this gateway holds if there is one. It looks at each once,
+    /// until it hears of it again.
     fn pick(&self, stamp: &str) -> Option<SandboxId>;
 
     /// Make a sandbox that was picked this one's who is described: its main terminal's number, or `None`
     /// if somebody else was earlier. Once, whoever tries at the same time.
     async fn claim(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Option<u32>, LaunchError>;
 
-    /// Let a sandbox wait, which this gateway has started as a member and brought to its prompt.
+    /// Become the holder of a member that waits: its main terminal's number, or `None` if somebody else was
+    /// earlier. Nobody can claim it until it is offered again.
+    async fn hold(&self, id: &SandboxId) -> Result<Option<u32>, LaunchError>;
+
+    /// Let a sandbox wait that this gateway has started as a member and brought to its prompt, or taken up.
     async fn offer(&self, id: &SandboxId, stamp: &str, terminal: u32) -> Result<(), LaunchError>;
 
     /// Remove a member that waits, unless somebody has claimed it meanwhile.

@@ -58,7 +58,7 @@ pub(super) struct Pool {
     /// Rung when there is one less.
     taken: Notify,
     /// Of a pool that gateways have together.
-    first_links: shared::FirstLinks,
+    held: shared::Held,
 }
 
 impl Pool {

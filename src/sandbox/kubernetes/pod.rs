@@ -50,6 +50,8 @@ pub(super) const ANNOTATION_OWNER: &str = "belljar.dev/owner";
 pub(super) const ANNOTATION_EXPIRES: &str = "belljar.dev/expires";
 /// The main terminal of a member that waits.
 pub(super) const ANNOTATION_TERMINAL: &str = "belljar.dev/terminal";
+/// The gateway that has a link to a member.
+pub(super) const ANNOTATION_HOLDER: &str = "belljar.dev/holder";
 pub(super) const ANNOTATION_NOTE: &str = "belljar.dev/note";
 
 /// The pool's label of a member that is not at its prompt yet.

@@ -20,8 +20,8 @@ use super::super::SandboxId;
 use super::super::launcher::Member;
 use super::owners::is_session;
 use super::pod::{
-    ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL, LABEL_REPLICA,
-    LABEL_SANDBOX, LABEL_SESSION, LABEL_TEMPLATE, label_value,
+    ANNOTATION_HOLDER, ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL,
+    LABEL_REPLICA, LABEL_SANDBOX, LABEL_SESSION, LABEL_TEMPLATE, label_value,
 };
 use super::trouble::Stuck;
 
@@ -92,6 +92,10 @@ struct Spare {
     /// What it was started from, and its main terminal, once it waits there.
     waits: Option<(String, u32)>,
     created: SystemTime,
+    /// Since when it waits, or does not.
+    since: SystemTime,
+    /// The gateway that has a link to it.
+    holder: Option<String>,
     /// The pod as it is known here: whoever claims it says so, and is refused if it has changed.
     version: String,
     /// This gateway has tried to claim it, and has not heard of it since.
@@ -99,18 +103,28 @@ struct Spare {
 }
 
 impl Spare {
-    fn of(pod: &Pod) -> Option<Self> {
+    /// `before` is what was known of it.
+    fn of(pod: &Pod, before: Option<&Self>) -> Option<Self> {
         let meta = &pod.metadata;
         let labels = meta.labels.as_ref()?;
         let stamp = labels.get(LABEL_POOL)?;
         let annotations = meta.annotations.as_ref();
         let terminal = annotations.and_then(|all| all.get(ANNOTATION_TERMINAL)?.parse().ok());
         let created = meta.creation_timestamp.as_ref();
+        let created = created.map_or_else(SystemTime::now, |time| time.0.into());
+        // A member that is being made, or taken up, has no terminal yet.
+        let waits = terminal.map(|terminal| (stamp.clone(), terminal));
+        let since = match before {
+            Some(before) if before.waits.is_some() == waits.is_some() => before.since,
+            Some(_) => SystemTime::now(),
+            None => created,
+        };
         Some(Self {
             template: labels.get(LABEL_TEMPLATE).cloned().unwrap_or_default(),
-            // A member that is being made has no terminal yet.
-            waits: terminal.map(|terminal| (stamp.clone(), terminal)),
-            created: created.map_or_else(SystemTime::now, |time| time.0.into()),
+            waits,
+            created,
+            since,
+            holder: annotations.and_then(|all| all.get(ANNOTATION_HOLDER).cloned()),
             version: meta.resource_version.clone().unwrap_or_default(),
             picked: false,
         })
@@ -229,7 +243,10 @@ impl Pods {
             let own = known.replica == replica;
             match (known.finished, &known.spare) {
                 (Some(since), _) => own || now.duration_since(since).is_ok_and(|ago| ago > OTHERS),
-                (None, Some(spare)) => spare.waits.is_none() && spare.age(now) > MAKING_TAKES,
+                (None, Some(spare)) => {
+                    let since = now.duration_since(spare.since).unwrap_or_default();
+                    spare.waits.is_none() && since > MAKING_TAKES
+                }
                 (None, None) => own && !known.noted,
             }
         })
@@ -254,26 +271,27 @@ impl Pods {
                 template: spare.template.clone(),
                 stamp: spare.waits.as_ref().map(|(stamp, _)| stamp.clone()),
                 age: spare.age(now),
+                holder: spare.holder.clone(),
             })
         };
         state.pods.iter().filter_map(member).collect()
     }
 
-    /// A member that waits with this stamp. No other caller gets it before there is news of it. Not the
-    /// oldest: all gateways would try the same one, and all but one in vain.
-    pub(super) fn pick(&self, stamp: &str) -> Option<SandboxId> {
+    /// A member that waits with this stamp, and that `holder` holds if there is one. No other caller gets
+    /// it before there is news of it. Not the oldest: all gateways would try the same one, and all but one
+    /// in vain.
+    pub(super) fn pick(&self, stamp: &str, holder: &str) -> Option<SandboxId> {
         let mut state = self.shared.state();
-        let running = |known: &Known| known.stage == Stage::Running;
         // In the order of a hash that every process has of its own.
-        let mut pods = state.pods.iter_mut().filter(|(_, known)| running(known));
-        pods.find_map(|(id, known)| {
+        let waiting = state.pods.iter_mut().filter_map(|(id, known)| {
             let spare = known.spare.as_mut()?;
             let fits = spare.waits.as_ref().is_some_and(|(its, _)| its == stamp);
-            (fits && !spare.picked).then(|| {
-                spare.picked = true;
-                id.clone()
-            })
-        })
+            (fits && !spare.picked && known.stage == Stage::Running).then_some((id, spare))
+        });
+        let (id, spare) =
+            waiting.min_by_key(|(_, spare)| spare.holder.as_deref() != Some(holder))?;
+        spare.picked = true;
+        Some(id.clone())
     }
 
     /// What became of it is not known: it may be picked again.
@@ -312,8 +330,7 @@ impl Shared {
         match event {
             Event::Init => state.listed = Some(HashMap::new()),
             Event::InitApply(pod) => {
-                let before = |state: &State, id: &SandboxId| state.finished(id);
-                if let Some((id, known)) = known(&pod, |id| before(&state, id))
+                if let Some((id, known)) = known(&pod, &state.pods)
                     && let Some(listed) = &mut state.listed
                 {
                     listed.insert(id, known);
@@ -333,12 +350,12 @@ impl Shared {
                 synced = true;
             }
             Event::Apply(pod) => {
-                if let Some((id, known)) = known(&pod, |id| state.finished(id)) {
+                if let Some((id, known)) = known(&pod, &state.pods) {
                     state.put(id, known);
                 }
             }
             Event::Delete(pod) => {
-                if let Some((id, _)) = known(&pod, |_| None) {
+                if let Some(id) = id(&pod) {
                     state.remove(&id);
                 }
             }
@@ -358,10 +375,6 @@ impl Shared {
 }
 
 impl State {
-    fn finished(&self, id: &SandboxId) -> Option<SystemTime> {
-        self.pods.get(id)?.finished
-    }
-
     fn put(&mut self, id: SandboxId, known: Known) {
         let session = known.session.clone();
         if let Some(before) = self.pods.insert(id.clone(), known)
@@ -384,14 +397,16 @@ impl State {
     }
 }
 
-/// What there is to know of a pod; `None` if it is none of ours. `finished` says since when it was
-/// known to have finished.
-fn known(
-    pod: &Pod,
-    finished: impl Fn(&SandboxId) -> Option<SystemTime>,
-) -> Option<(SandboxId, Known)> {
+/// The sandbox that a pod is; `None` if it is none of ours.
+fn id(pod: &Pod) -> Option<SandboxId> {
+    SandboxId::parse(pod.metadata.labels.as_ref()?.get(LABEL_SANDBOX)?)
+}
+
+/// What there is to know of a pod of ours, where so much is known of all before.
+fn known(pod: &Pod, before: &HashMap<SandboxId, Known>) -> Option<(SandboxId, Known)> {
+    let id = id(pod)?;
+    let before = before.get(&id);
     let label = |name: &str| -> Option<&String> { pod.metadata.labels.as_ref()?.get(name) };
-    let id = SandboxId::parse(label(LABEL_SANDBOX)?)?;
     let text = |name| label(name).cloned().unwrap_or_default();
     let stage = if pod.metadata.deletion_timestamp.is_some() {
         Stage::Finished {
@@ -409,8 +424,11 @@ fn known(
         replica: text(LABEL_REPLICA),
         boot: text(LABEL_BOOT),
         noted: annotations.is_some_and(|all| all.contains_key(ANNOTATION_NOTE)),
-        finished: over.then(|| finished(&id).unwrap_or_else(SystemTime::now)),
-        spare: Spare::of(pod),
+        finished: over.then(|| {
+            let finished = before.and_then(|before| before.finished);
+            finished.unwrap_or_else(SystemTime::now)
+        }),
+        spare: Spare::of(pod, before.and_then(|before| before.spare.as_ref())),
         stage,
     };
     Some((id, known))
@@ -640,7 +658,7 @@ mod tests {
         };
         let id = SandboxId::random();
         shared.apply(Event::Apply(spare(&id, Some("making"), None, "1")));
-        assert_eq!(known.pick("making"), None, "it is not at its prompt");
+        assert_eq!(known.pick("making", "me"), None, "it is not at its prompt");
         assert_eq!(known.members()[0].stamp, None);
         assert_eq!(
             known.removable_by("b"),
@@ -649,18 +667,30 @@ mod tests {
         );
         shared.apply(Event::Apply(spare(&id, Some("s"), Some("3"), "2")));
         assert!(known.removable_by("a").is_empty(), "it waits, for anybody");
-        assert_eq!(known.pick("other"), None);
-        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        assert_eq!(known.pick("other", "me"), None);
+        assert_eq!(known.pick("s", "me").as_ref(), Some(&id));
         assert_eq!(known.waiting(&id), Some(("2".to_owned(), 3)));
-        assert_eq!(known.pick("s"), None, "picked already");
+        assert_eq!(known.pick("s", "me"), None, "picked already");
         known.unpick(&id);
-        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        assert_eq!(known.pick("s", "me").as_ref(), Some(&id));
+        // One that this gateway holds comes first.
+        let mine = SandboxId::random();
+        let mut held = spare(&mine, Some("s"), Some("3"), "7");
+        let holder = (ANNOTATION_HOLDER.to_owned(), "me".to_owned());
+        held.metadata.annotations.as_mut().unwrap().extend([holder]);
+        shared.apply(Event::Apply(held));
+        assert_eq!(known.pick("s", "me").as_ref(), Some(&mine));
+        // Taken over by another gateway: not to be claimed meanwhile, and not left over for that.
+        shared.apply(Event::Apply(spare(&mine, Some("making"), None, "8")));
+        assert_eq!(known.waiting(&mine), None);
+        assert!(known.removable_by("b").is_empty(), "since a moment");
+        shared.apply(Event::Delete(spare(&mine, Some("making"), None, "8")));
         // The kubelet had something to say.
         shared.apply(Event::Apply(spare(&id, Some("s"), Some("3"), "3")));
-        assert_eq!(known.pick("s").as_ref(), Some(&id));
+        assert_eq!(known.pick("s", "me").as_ref(), Some(&id));
         // Claimed by another gateway.
         shared.apply(Event::Apply(spare(&id, None, None, "4")));
-        assert_eq!((known.pick("s"), known.waiting(&id)), (None, None));
+        assert_eq!((known.pick("s", "me"), known.waiting(&id)), (None, None));
         assert!(known.members().is_empty());
     }
 }

@@ -10,8 +10,9 @@ use super::super::launcher::{Member, SharedPool, Term};
 use super::super::{LaunchError, SandboxId, SandboxSpec};
 use super::lease::Office;
 use super::pod::{
-    ANNOTATION_EXPIRES, ANNOTATION_OWNER, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL,
-    LABEL_REPLICA, LABEL_SESSION, label_value, owner_label, pod_name,
+    ANNOTATION_EXPIRES, ANNOTATION_HOLDER, ANNOTATION_OWNER, ANNOTATION_TERMINAL, LABEL_BOOT,
+    LABEL_OWNER, LABEL_POOL, LABEL_REPLICA, LABEL_SESSION, MAKING, label_value, owner_label,
+    pod_name,
 };
 use super::trouble::Doing;
 use super::{Connection, KubernetesLauncher, call, in_time};
@@ -47,7 +48,11 @@ impl SharedPool for KubernetesLauncher {
     }
 
     fn pick(&self, stamp: &str) -> Option<SandboxId> {
-        self.pool_connection().known.pick(stamp)
+        self.pool_connection().known.pick(stamp, &self.holder())
+    }
+
+    fn holder(&self) -> String {
+        format!("{}-{}", self.replica, self.boot)
     }
 
     async fn claim(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Option<u32>, LaunchError> {
@@ -68,6 +73,7 @@ impl SharedPool for KubernetesLauncher {
             },
             "annotations": {
                 ANNOTATION_TERMINAL: null,
+                ANNOTATION_HOLDER: null,
                 ANNOTATION_OWNER: spec.owner,
                 ANNOTATION_EXPIRES: expires,
             },
@@ -79,11 +85,30 @@ impl SharedPool for KubernetesLauncher {
         Ok(claimed.then_some(terminal))
     }
 
+    async fn hold(&self, id: &SandboxId) -> Result<Option<u32>, LaunchError> {
+        let to = self.pool_connection();
+        let Some((version, terminal)) = to.known.waiting(id) else {
+            return Ok(None);
+        };
+        let patch = Patch::Merge(json!({"metadata": {
+            "resourceVersion": version,
+            "labels": {LABEL_POOL: MAKING},
+            "annotations": {ANNOTATION_TERMINAL: null, ANNOTATION_HOLDER: self.holder()},
+        }}));
+        let (name, parameters) = (pod_name(id), PatchParams::default());
+        let patched = async { in_time(to.pods.patch_metadata(&name, &parameters, &patch).await) };
+        let held = call(Doing::Patch, patched).await?;
+        Ok(held.then_some(terminal))
+    }
+
     async fn offer(&self, id: &SandboxId, stamp: &str, terminal: u32) -> Result<(), LaunchError> {
         let to = self.pool_connection();
         let patch = Patch::Merge(json!({"metadata": {
             "labels": {LABEL_POOL: stamp},
-            "annotations": {ANNOTATION_TERMINAL: terminal.to_string()},
+            "annotations": {
+                ANNOTATION_TERMINAL: terminal.to_string(),
+                ANNOTATION_HOLDER: self.holder(),
+            },
         }}));
         let (name, parameters) = (pod_name(id), PatchParams::default());
         let patched = to.pods.patch_metadata(&name, &parameters, &patch);
@@ -113,7 +138,7 @@ impl SharedPool for KubernetesLauncher {
         let office = Office {
             leases: Api::namespaced(to.client.clone(), &self.cluster.namespace),
             name: self.cluster.instance.clone(),
-            holder: format!("{}-{}", self.replica, self.boot),
+            holder: self.holder(),
         };
         office.win().await
     }

@@ -2,8 +2,8 @@
 //! elected one, starts them and removes those that nobody will want.
 //!
 //! A member takes nobody's place: whoever claims it has reserved one. It misses no gateway while it waits:
-//! it is asked when it is claimed. Whoever has started it still has its first link, and needs no other if it
-//! is the one who claims it.
+//! it is asked when it is claimed. One gateway holds it, which has a link to it and needs no other if it is
+//! the one who claims it: first the one that has started it, and then each a fair share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +36,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Starts ahead at once. More than the one of a single machine, because a cluster has nodes for them; few,
 /// because it may have one, on which visitors start, too.
 const AT_ONCE: usize = 4;
+
+/// Pause between two looks at who holds what: news come in crowds.
+const HOLD_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the gateway that fills the pool looks for a place of its own for that. Then another gateway,
 /// which may have one, is to fill it.
@@ -101,8 +104,8 @@ impl Sandboxes {
             return Ok(None);
         };
         let taken_up = async {
-            let link = if let Some(first) = self.pool.first_links.take(id) {
-                first
+            let link = if let Some(held) = self.pool.held.take(id) {
+                held
             } else {
                 let link = self.link(id).await?;
                 let mut terminals = link.welcome().terminals.iter();
@@ -121,14 +124,18 @@ impl Sandboxes {
     }
 }
 
-/// The first links of members that this gateway has started: whoever else claims one takes over.
+/// The links to members that this gateway holds.
 #[derive(Debug, Default)]
-pub(super) struct FirstLinks(Mutex<HashMap<SandboxId, Arc<Link>>>);
+pub(super) struct Held(Mutex<HashMap<SandboxId, Arc<Link>>>);
 
-impl FirstLinks {
+impl Held {
     fn links(&self) -> MutexGuard<'_, HashMap<SandboxId, Arc<Link>>> {
         // No code that could panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, id: SandboxId, link: Arc<Link>) {
+        self.links().insert(id, link);
     }
 
     fn take(&self, id: &SandboxId) -> Option<Arc<Link>> {
@@ -136,11 +143,16 @@ impl FirstLinks {
         link.filter(|link| !link.is_closed())
     }
 
-    /// Keep none but those of members.
-    fn retain(&self, members: &[Member]) {
-        let is_member = |id: &SandboxId| members.iter().any(|member| member.id == *id);
+    /// Let go of those that are no members any more, or another's.
+    fn retain(&self, members: &[Member], holder: &str) {
+        let others = |member: &Member| member.holder.as_ref().is_some_and(|its| its != holder);
+        let is_held = |id: &SandboxId| {
+            members
+                .iter()
+                .any(|member| member.id == *id && !others(member))
+        };
         self.links()
-            .retain(|id, link| is_member(id) && !link.is_closed());
+            .retain(|id, link| is_held(id) && !link.is_closed());
     }
 }
 
@@ -171,12 +183,12 @@ pub(super) async fn keep_full(
                 () = term.lost() => "the lease was lost",
             };
             in_office = false;
-            sandboxes.pool.first_links.retain(&[]);
             tracing::info!(why, "this gateway fills the pool no more");
         }
     };
     tokio::select! {
         () = work => {}
+        () = hold_share(sandboxes, pool) => {}
         () = stop.cancelled() => {}
     }
     // Whoever goes for good, and not for others to come, leaves nothing behind.
@@ -287,16 +299,80 @@ async fn add(
     let place = sandboxes.registry.reserve(SandboxId::random());
     let slot = place.map_err(|_| None)?;
     let stamp = pool.stamp(name, template);
-    // Nobody has a link to it until it is claimed.
     let warm = warm_up(sandboxes, slot, name, template, LIFETIME).await?;
-    let offered = pool.offer(warm.sandbox.id(), &stamp, warm.terminal).await;
-    let link = warm.sandbox.link.clone();
-    let id = warm.sandbox.id().clone();
-    sandboxes.pool.first_links.links().insert(id, link);
+    let (id, link) = (warm.sandbox.id().clone(), warm.sandbox.link.clone());
+    sandboxes.pool.held.put(id.clone(), link);
+    let offered = pool.offer(&id, &stamp, warm.terminal).await;
     // Offered or not: if it is not known which, somebody may have it by now. One that was not is an orphan
     // before long.
     warm.sandbox.let_go();
     Ok(offered?)
+}
+
+/// Hold a fair share of the members, so that there is one at hand for whoever comes here. Never returns.
+async fn hold_share(sandboxes: &Sandboxes, pool: &dyn SharedPool) {
+    let me = pool.holder();
+    loop {
+        let mut changes = pool.changes();
+        let members = pool.members();
+        sandboxes.pool.held.retain(&members, &me);
+        let config = sandboxes.config.get();
+        if sandboxes.engine() == EngineState::Ready
+            && let Some((id, stamp)) = due(&config, &members, pool)
+        {
+            if let Err(error) = take_up(sandboxes, pool, &id, &stamp).await {
+                tracing::warn!(sandbox = %id, %error, remedy = error.remedy(), "not held");
+                sleep(RETRY.0).await;
+            }
+        } else {
+            tokio::select! {
+                _ = changes.changed() => {}
+                // The configuration may have changed, or the engine's health.
+                () = sleep(WEED_EVERY) => {}
+            }
+        }
+        sleep(HOLD_EVERY).await;
+    }
+}
+
+/// A member, and its stamp, that should be this gateway's to hold: another holds more of its kind than both
+/// would with one that has changed hands.
+fn due(config: &Config, members: &[Member], pool: &dyn SharedPool) -> Option<(SandboxId, String)> {
+    let me = pool.holder();
+    for (name, template) in &config.templates {
+        let stamp = pool.stamp(name, template);
+        let mut held: BTreeMap<&str, Vec<&SandboxId>> = BTreeMap::new();
+        let waiting = members
+            .iter()
+            .filter(|member| member.stamp.as_ref() == Some(&stamp));
+        for member in waiting {
+            let holder = member.holder.as_deref().unwrap_or_default();
+            held.entry(holder).or_default().push(&member.id);
+        }
+        let mine = held.remove(me.as_str()).map_or(0, |mine| mine.len());
+        let richest = held.into_values().max_by_key(Vec::len);
+        if let Some(theirs) = richest
+            && theirs.len() >= mine + 2
+        {
+            return Some((theirs[0].clone(), stamp));
+        }
+    }
+    None
+}
+
+async fn take_up(
+    sandboxes: &Sandboxes,
+    pool: &dyn SharedPool,
+    id: &SandboxId,
+    stamp: &str,
+) -> Result<(), LaunchError> {
+    let Some(terminal) = pool.hold(id).await? else {
+        return Ok(());
+    };
+    let late = Err(LaunchError::Deadline("the answer of a sandbox that waited"));
+    let link = timeout(ANSWER, sandboxes.link(id)).await.unwrap_or(late)?;
+    sandboxes.pool.held.put(id.clone(), link.into());
+    pool.offer(id, stamp, terminal).await
 }
 
 /// Give up what nobody will want. Never returns.
@@ -304,9 +380,7 @@ async fn weed(sandboxes: &Sandboxes, pool: &dyn SharedPool) {
     let mut ticks = interval(WEED_EVERY);
     loop {
         ticks.tick().await;
-        let members = pool.members();
-        sandboxes.pool.first_links.retain(&members);
-        let surplus = surplus(&sandboxes.config.get(), members, pool);
+        let surplus = surplus(&sandboxes.config.get(), pool.members(), pool);
         discard(pool, surplus).await;
     }
 }
@@ -370,8 +444,16 @@ mod tests {
             watch::channel(true).1
         }
 
+        fn holder(&self) -> String {
+            "me".into()
+        }
+
         fn pick(&self, _: &str) -> Option<SandboxId> {
             None
+        }
+
+        async fn hold(&self, _: &SandboxId) -> Result<Option<u32>, LaunchError> {
+            Ok(None)
         }
 
         async fn claim(&self, _: &SandboxId, _: &SandboxSpec) -> Result<Option<u32>, LaunchError> {
@@ -411,7 +493,32 @@ mod tests {
             template: template.into(),
             stamp: image.map(|image| format!("{template} of {image}")),
             age: Duration::from_secs(60 * minutes),
+            holder: None,
         }
+    }
+
+    #[test]
+    fn whoever_holds_two_more_gives_one_away() {
+        let config = config(&[("a", 3), ("b", 1)]);
+        let held = |template, holder: &str| Member {
+            holder: Some(holder.into()),
+            ..member(template, Some("new"), 1)
+        };
+        let due = |members: &[Member]| due(&config, members, &Stamps).map(|(id, _)| id);
+        assert_eq!(due(&[]), None);
+        assert_eq!(
+            due(&[held("a", "x"), held("b", "x")]),
+            None,
+            "of each kind one"
+        );
+        let rich = [held("a", "y"), held("a", "x"), held("a", "x")];
+        assert_eq!(due(&rich), Some(rich[1].id.clone()));
+        let fair = [held("a", "me"), held("a", "x"), held("a", "x")];
+        assert_eq!(due(&fair), None);
+        let orphans = [member("a", Some("new"), 1), member("a", Some("new"), 1)];
+        assert!(due(&orphans).is_some(), "nobody's");
+        let making = [member("a", None, 0), member("a", None, 0)];
+        assert_eq!(due(&making), None);
     }
 
     #[test]

@@ -57,6 +57,10 @@ async fn any_gateway_claims_what_one_of_them_has_started() {
     let one = TestGateway::with(config("one")).await;
     full(&one, 2).await;
     let other = TestGateway::with(config("other")).await;
+    // A fair share: one each.
+    for replica in ["one", "other"] {
+        holds_one(&instance, replica).await;
+    }
     full(&other, 2).await;
     // Nobody has them yet: they take no place.
     assert_eq!(
@@ -67,7 +71,7 @@ async fn any_gateway_claims_what_one_of_them_has_started() {
     let begun = Instant::now();
     let mut first = other.visit().await;
     say!(
-        "at the prompt of another gateway's making after {:.0?}",
+        "at the prompt of another gateway's making, and held, after {:.0?}",
         begun.elapsed()
     );
     let second = one.visit().await;
@@ -156,6 +160,25 @@ async fn whoever_fills_the_pool_may_be_killed() {
     );
     second.stop().await;
     instance.assert_gone().await;
+}
+
+/// Wait until a gateway has a link to exactly one member that waits.
+async fn holds_one(instance: &Instance, replica: &str) {
+    let holder = format!("{replica}-");
+    let holds = |pod: &&Pod| {
+        let its = pod.annotations().get("belljar.dev/holder");
+        waits(pod) && its.is_some_and(|its| its.starts_with(&holder))
+    };
+    let begun = Instant::now();
+    loop {
+        let pods = instance.pods().await;
+        let held = pods.iter().filter(holds).count();
+        if held == 1 {
+            return;
+        }
+        assert!(begun.elapsed() < FULL, "{replica} holds {held}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn waits(pod: &Pod) -> bool {
