@@ -9,6 +9,7 @@ pub mod files;
 
 pub mod port;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,6 +36,9 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an agent may take to dial once more. It takes a millisecond; without it there is another way.
 const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Streams of a terminal's controller: its attach and its input.
+const CONTROLLER_STREAMS: usize = 2;
 
 /// How long the agent's last word may take to be read after a link has ended.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -84,6 +88,8 @@ pub struct Link {
     mux: Mux,
     /// For streams with connections of their own.
     redial: Option<Redial>,
+    /// Such connections that were dialled before anybody wanted them.
+    ahead: Mutex<Vec<ByteStream>>,
     control: tokio::sync::Mutex<SplitSink<FrameStream, Frame>>,
     welcome: Welcome,
     driver: tokio::task::AbortHandle,
@@ -135,6 +141,7 @@ impl Link {
         Ok(Self {
             mux,
             redial: None,
+            ahead: Mutex::default(),
             control: tokio::sync::Mutex::new(control),
             welcome,
             driver,
@@ -216,17 +223,40 @@ impl Link {
     /// A stream with a connection of its own, or one among others where that cannot be had: over
     /// another route, from an older agent, or from one that has dialled as many as it may.
     async fn own_stream(&self) -> Result<ByteStream, LinkError> {
-        if let Some(redial) = &self.redial {
-            let ask = async |key| {
-                call::<Done>(&self.mux, &Request::Dial { key }).await?;
-                Ok(())
-            };
-            let dialled = redial.expect::<LinkError>(ask);
-            if let Ok(Ok(connection)) = timeout(DIAL_DEADLINE, dialled).await {
-                return Ok(ByteStream::own(connection));
+        let ahead = self.ahead().pop();
+        if let Some(stream) = ahead {
+            return Ok(stream);
+        }
+        match self.dialled().await {
+            Some(stream) => Ok(stream),
+            None => stream(&self.mux).await,
+        }
+    }
+
+    async fn dialled(&self) -> Option<ByteStream> {
+        let redial = self.redial.as_ref()?;
+        let ask = async |key| {
+            call::<Done>(&self.mux, &Request::Dial { key }).await?;
+            Ok(())
+        };
+        let dialled = timeout(DIAL_DEADLINE, redial.expect::<LinkError>(ask)).await;
+        Some(ByteStream::own(dialled.ok()?.ok()?))
+    }
+
+    /// Have the agent dial for a terminal's first controller now, who then need not wait for it: it takes
+    /// half of the time that a terminal takes which waits at its prompt. Where that is not to be had,
+    /// nothing is lost.
+    pub async fn dial_ahead(&self) {
+        for _ in 0..CONTROLLER_STREAMS {
+            if let Some(stream) = self.dialled().await {
+                self.ahead().push(stream);
             }
         }
-        stream(&self.mux).await
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Vec<ByteStream>> {
+        // No code that could panic runs under the lock.
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A handle to a terminal, for those who watch it.

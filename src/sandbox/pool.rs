@@ -243,6 +243,7 @@ async fn warm_up(
     };
     // A shell that is slow or silent is no failure.
     let _ = timeout(PROMPT.0, at_prompt(&warm)).await;
+    warm.sandbox.link.dial_ahead().await;
     Ok(warm)
 }
 
