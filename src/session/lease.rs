@@ -104,7 +104,10 @@ impl Lease {
         tracing::info!(session = %id, %client, sandbox = %sandbox_id, template, from, "session begins");
         self.metrics.session_state(None, Some("starting"));
         let starting = tracing::info_span!("start");
-        let ending = match self.begin(origin).instrument(starting).await {
+        // On the heap while it lasts: a session is as large as the largest of what it waits for, for as
+        // long as it lives.
+        let begun = Box::pin(self.begin(origin)).instrument(starting).await;
+        let ending = match begun {
             Ok((mut sandbox, terminal)) => {
                 let recorder = self.record(&sandbox, terminal);
                 let ending = self.live(&mut sandbox, terminal).await;
@@ -275,7 +278,7 @@ impl Lease {
             if let Some(ending) = self.linked(sandbox, terminal, &mut current).await {
                 return ending;
             }
-            if let Err(ending) = self.mend(sandbox).await {
+            if let Err(ending) = Box::pin(self.mend(sandbox)).await {
                 return ending;
             }
         }
@@ -327,7 +330,7 @@ impl Lease {
                 command = self.commands.recv() => match command {
                     Some(Command::Attach(request, reply)) if !reply.is_closed() => {
                         let span = tracing::info_span!("attach");
-                        match self.attach(sandbox, terminal, request).instrument(span).await {
+                        match Box::pin(self.attach(sandbox, terminal, request)).instrument(span).await {
                             Ok((viewer, new)) => {
                                 if let Some(old) = current.replace(new) {
                                     // A full queue means that it is not listening anyway.
