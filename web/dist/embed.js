@@ -1,1 +1,1 @@
-import"./assets/xterm-JQb7YxHC.js";import{n as e,t}from"./assets/define-D0plMKut.js";var n=import.meta.url;t(new URL(`.`,n).href);export{e as BelljarTerminal};
+import"./assets/xterm-JQb7YxHC.js";import{n as e,t}from"./assets/define-DyDkziSq.js";var n=import.meta.url;t(new URL(`.`,n).href);export{e as BelljarTerminal};

@@ -159,10 +159,9 @@ export class Status {
     this.#render();
   }
 
-  /** Says `text` once to those who listen. */
+  /** Says `text` once to those who listen. It stands until the state has something else to say. */
   announce(text: string): void {
-    this.#text('.said', text);
-    this.#said = text;
+    this.#part('.said').replaceChildren(text);
   }
 
   hint(text: string): void {

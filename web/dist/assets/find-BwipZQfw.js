@@ -1,4 +1,4 @@
-import{a as e}from"./define-D0plMKut.js";var t=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?o.isErrorNoTelemetry(e)?new o(e.message+`
+import{a as e}from"./define-DyDkziSq.js";var t=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?o.isErrorNoTelemetry(e)?new o(e.message+`
 
 `+e.stack):Error(e.message+`
 
