@@ -6,7 +6,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 use crate::cpu::Cost;
 use crate::engine::Engine;
-use crate::{BULK_READ, Terminal};
+use crate::{BULK_READ, Terminal, read};
 
 /// A terminal emulator's end of a PTY in which `docker attach` runs.
 pub(crate) struct Command {
@@ -69,11 +69,6 @@ impl Terminal for Command {
     }
 
     fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize {
-        let read = self.output.read(&mut self.buffer).expect("it writes");
-        assert_ne!(read, 0, "the command lives");
-        if let Some(into) = into {
-            into.extend_from_slice(&self.buffer[..read]);
-        }
-        read
+        read(&mut self.output, &mut self.buffer, into)
     }
 }

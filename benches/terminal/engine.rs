@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::cpu::Cost;
-use crate::{BULK_READ, DEADLINE, Terminal};
+use crate::{BULK_READ, DEADLINE, Terminal, read};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -149,11 +149,6 @@ impl Terminal for Attached {
     }
 
     fn receive(&mut self, into: Option<&mut Vec<u8>>) -> usize {
-        let read = self.stream.read(&mut self.buffer).expect("it writes");
-        assert_ne!(read, 0, "the container lives");
-        if let Some(into) = into {
-            into.extend_from_slice(&self.buffer[..read]);
-        }
-        read
+        read(&mut self.stream, &mut self.buffer, into)
     }
 }

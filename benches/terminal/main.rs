@@ -33,6 +33,7 @@ mod peer;
 mod report;
 
 use std::fmt::Write as _;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use command::Command;
@@ -102,6 +103,16 @@ pub(crate) trait Terminal {
         self.send(format!("stty raw -echo; printf 're''ady'; {line}\r").as_bytes());
         self.until(b"ready");
     }
+}
+
+/// A terminal's [`Terminal::receive`], where bytes are read as they are.
+pub(crate) fn read(from: &mut impl Read, buffer: &mut [u8], into: Option<&mut Vec<u8>>) -> usize {
+    let read = from.read(buffer).expect("it writes");
+    assert_ne!(read, 0, "whoever writes lives");
+    if let Some(into) = into {
+        into.extend_from_slice(&buffer[..read]);
+    }
+    read
 }
 
 fn main() {

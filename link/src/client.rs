@@ -243,14 +243,14 @@ impl Link {
         Some(ByteStream::own(dialled.ok()?.ok()?))
     }
 
-    /// Have the agent dial for a terminal's first controller now, who then need not wait for it: it takes
-    /// half of the time that a terminal takes which waits at its prompt. Where that is not to be had,
-    /// nothing is lost.
+    /// Have the agent dial for a terminal's first controller now, who then need not wait for it: of the
+    /// way to a terminal that waits at its prompt it is most. Where that is not to be had, nothing is lost.
     pub async fn dial_ahead(&self) {
         for _ in 0..CONTROLLER_STREAMS {
-            if let Some(stream) = self.dialled().await {
-                self.ahead().push(stream);
-            }
+            let Some(stream) = self.dialled().await else {
+                return;
+            };
+            self.ahead().push(stream);
         }
     }
 

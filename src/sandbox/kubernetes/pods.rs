@@ -114,17 +114,19 @@ impl Spare {
         let created = created.map_or_else(SystemTime::now, |time| time.0.into());
         // A member that is being made, or taken up, has no terminal yet.
         let waits = terminal.map(|terminal| (stamp.clone(), terminal));
+        let holder = annotations.and_then(|all| all.get(ANNOTATION_HOLDER).cloned());
         let since = match before {
             Some(before) if before.waits.is_some() == waits.is_some() => before.since,
-            Some(_) => SystemTime::now(),
-            None => created,
+            None if holder.is_none() => created,
+            // It has just changed, or is being taken up.
+            _ => SystemTime::now(),
         };
         Some(Self {
             template: labels.get(LABEL_TEMPLATE).cloned().unwrap_or_default(),
             waits,
             created,
             since,
-            holder: annotations.and_then(|all| all.get(ANNOTATION_HOLDER).cloned()),
+            holder,
             version: meta.resource_version.clone().unwrap_or_default(),
             picked: false,
         })

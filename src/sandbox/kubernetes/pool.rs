@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -24,6 +24,15 @@ impl KubernetesLauncher {
     fn pool_connection(&self) -> &Connection {
         let connection = self.connection.get();
         connection.expect("there is no pool before there is a connection")
+    }
+
+    /// Change a member that is as it is known here; false if it is not so any more.
+    async fn change(&self, id: &SandboxId, metadata: Value) -> Result<bool, LaunchError> {
+        let to = self.pool_connection();
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let (name, parameters) = (pod_name(id), PatchParams::default());
+        let patched = async { in_time(to.pods.patch_metadata(&name, &parameters, &patch).await) };
+        call(Doing::Patch, patched).await
     }
 }
 
@@ -61,7 +70,7 @@ impl SharedPool for KubernetesLauncher {
             return Ok(None);
         };
         let expires = humantime::format_rfc3339_seconds(spec.expires_at).to_string();
-        let patch = Patch::Merge(json!({"metadata": {
+        let claim = json!({
             // Whoever is second is refused: 409.
             "resourceVersion": version,
             "labels": {
@@ -77,28 +86,22 @@ impl SharedPool for KubernetesLauncher {
                 ANNOTATION_OWNER: spec.owner,
                 ANNOTATION_EXPIRES: expires,
             },
-        }}));
-        let (name, parameters) = (pod_name(id), PatchParams::default());
-        let patched = async { in_time(to.pods.patch_metadata(&name, &parameters, &patch).await) };
-        let claimed = call(Doing::Patch, patched).await;
+        });
+        let claimed = self.change(id, claim).await;
         let claimed = claimed.inspect_err(|_| to.known.unpick(id))?;
         Ok(claimed.then_some(terminal))
     }
 
     async fn hold(&self, id: &SandboxId) -> Result<Option<u32>, LaunchError> {
-        let to = self.pool_connection();
-        let Some((version, terminal)) = to.known.waiting(id) else {
+        let Some((version, terminal)) = self.pool_connection().known.waiting(id) else {
             return Ok(None);
         };
-        let patch = Patch::Merge(json!({"metadata": {
+        let hold = json!({
             "resourceVersion": version,
             "labels": {LABEL_POOL: MAKING},
             "annotations": {ANNOTATION_TERMINAL: null, ANNOTATION_HOLDER: self.holder()},
-        }}));
-        let (name, parameters) = (pod_name(id), PatchParams::default());
-        let patched = async { in_time(to.pods.patch_metadata(&name, &parameters, &patch).await) };
-        let held = call(Doing::Patch, patched).await?;
-        Ok(held.then_some(terminal))
+        });
+        Ok(self.change(id, hold).await?.then_some(terminal))
     }
 
     async fn offer(&self, id: &SandboxId, stamp: &str, terminal: u32) -> Result<(), LaunchError> {

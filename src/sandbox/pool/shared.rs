@@ -370,9 +370,12 @@ async fn take_up(
         return Ok(());
     };
     let late = Err(LaunchError::Deadline("the answer of a sandbox that waited"));
-    let link = timeout(ANSWER, sandboxes.link(id)).await.unwrap_or(late)?;
-    sandboxes.pool.held.put(id.clone(), link.into());
-    pool.offer(id, stamp, terminal).await
+    let linked = timeout(ANSWER, sandboxes.link(id)).await.unwrap_or(late);
+    let linked = linked.map(|link| sandboxes.pool.held.put(id.clone(), link.into()));
+    // Without a link, too: it is no worse than it was, and counts as held. Otherwise one member after the
+    // other would be taken out of a pool whose relays do not work.
+    pool.offer(id, stamp, terminal).await?;
+    linked
 }
 
 /// Give up what nobody will want. Never returns.

@@ -321,7 +321,7 @@ async fn the_engine_was_told_everything_that_seals() {
         limit("core", 0),
         limit("fsize", 1 << 30),
         limit("nofile", 1024),
-        // 64 for the visitor, 48 for the agent.
+        // 64 for the visitor, 72 for the agent.
         limit("nproc", 136),
     ];
     assert_eq!(ulimits, expected);
