@@ -1,11 +1,12 @@
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { question } from './state.ts';
 
 /** Asks again before something is gone. */
 export function Confirm() {
   const dialog = useRef<HTMLDialogElement>(null);
   const asked = question.value;
-  useEffect(() => {
+  // Before the next key is heard, which may be the Escape of somebody who thinks better of it.
+  useLayoutEffect(() => {
     if (asked !== null) dialog.current?.showModal();
   }, [asked]);
   if (asked === null) return null;
