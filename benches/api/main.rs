@@ -12,12 +12,13 @@
 #![allow(
     clippy::format_collect,
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "statistics of small numbers, few bytes"
 )]
 
 mod client;
+
+#[path = "../common/percentile.rs"]
+mod percentile;
 
 #[path = "../common/report.rs"]
 mod report;
@@ -27,6 +28,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use client::{Address, Gateway};
+use percentile::percentile;
 use report::Report;
 use serde_json::{Value, json};
 
@@ -91,8 +93,7 @@ fn exec(report: &mut Report, gateway: &Gateway) {
         }
     }
     report.say("`true` in a running gVisor sandbox, ms");
-    for ((name, _), times) in sides.iter().zip(&mut times) {
-        times.sort_by(f64::total_cmp);
+    for ((name, _), times) in sides.iter().zip(&times) {
         let n = times.len();
         let [low, p50, p90, high] = [0.0, 50.0, 90.0, 100.0].map(|p| percentile(times, p));
         report.say(&format!(
@@ -175,13 +176,12 @@ fn files(report: &mut Report, gateway: &Gateway) {
         assert!(seen == content, "it is the same");
     }
     report.say("a file of 100 MB, MB/s");
-    for (name, rates) in [("up", &mut up), ("down", &mut down)] {
-        rates.sort_by(f64::total_cmp);
+    for (name, rates) in [("up", &up), ("down", &down)] {
         report.say(&format!(
             "  {name:17} n {TRANSFERS}, median {:.0} ({:.0} to {:.0})",
             percentile(rates, 50.0),
-            rates[0],
-            rates[TRANSFERS - 1]
+            percentile(rates, 0.0),
+            percentile(rates, 100.0)
         ));
     }
     gateway.end(&sandbox);
@@ -192,9 +192,4 @@ fn timed(action: impl FnOnce()) -> f64 {
     let begun = Instant::now();
     action();
     begun.elapsed().as_secs_f64() * 1e3
-}
-
-fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted[rank.clamp(1, sorted.len()) - 1]
 }

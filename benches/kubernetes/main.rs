@@ -4,12 +4,11 @@
 //! Needs `KUBECONFIG` to name a cluster with the images and the `RuntimeClass` of deploy/kubernetes. Printed are
 //! medians over rounds with their spread (lowest to highest round), and ratios of medians.
 
-#![expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "statistics of small numbers"
-)]
+#[path = "../common/percentile.rs"]
+mod percentile;
+
+#[path = "../common/rounds.rs"]
+mod rounds;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ use futures::{SinkExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, AttachParams, AttachedProcess, DeleteParams, PostParams};
+use rounds::Rounds;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -49,6 +49,11 @@ const POOL: usize = 3;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 const NAMESPACE: &str = "belljar-sandboxes";
+
+/// The sides, as they are named in what is printed.
+const ATTACH: &str = "kube attach to a TTY";
+const OURS: &str = "Belljar over attach";
+const RELAYED: &str = "Belljar over a relay";
 
 const SHELL: [&str; 3] = ["/bin/bash", "--noprofile", "--norc"];
 
@@ -80,53 +85,74 @@ async fn main() {
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             session.close().await;
         }
-        println!("  {name}: {}", describe(&[times]));
+        let mut starts = Rounds::of(name);
+        starts.add(times);
+        println!("  {name}: {}", starts.describe());
     }
 
-    println!("Echo of a keystroke, µs");
-    let (mut raw, mut attached, mut relayed) = (Vec::new(), Vec::new(), Vec::new());
+    let sides = || [ATTACH, OURS, RELAYED].map(Rounds::of);
+    let (mut by_program, mut by_terminal) = (sides(), sides());
     for _ in 0..ROUNDS {
         let mut by_kube = Raw::open(&pods).await;
         // A cold start is linked by an attach; what another gateway has started ahead, by a relay.
         let mut by_attach = Session::open(alone.address).await;
         other.pool_is_full().await;
         let mut by_relay = Session::open(other.address).await;
-        by_kube.settle().await;
-        by_attach.settle().await;
-        by_relay.settle().await;
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..KEYS / TURN {
-            turn(&mut by_kube, &mut times[0]).await;
-            turn(&mut by_attach, &mut times[1]).await;
-            turn(&mut by_relay, &mut times[2]).await;
+        for (echo, sides) in [
+            (Echo::Terminal, &mut by_terminal),
+            (Echo::Program, &mut by_program),
+        ] {
+            by_kube.leave_to(echo).await;
+            by_attach.leave_to(echo).await;
+            by_relay.leave_to(echo).await;
+            let mut times = [Vec::new(), Vec::new(), Vec::new()];
+            for _ in 0..KEYS / TURN {
+                turn(&mut by_kube, echo, &mut times[0]).await;
+                turn(&mut by_attach, echo, &mut times[1]).await;
+                turn(&mut by_relay, echo, &mut times[2]).await;
+            }
+            for (side, times) in sides.iter_mut().zip(times) {
+                side.add(times);
+            }
         }
-        let [a, b, c] = times;
-        raw.push(a);
-        attached.push(b);
-        relayed.push(c);
         by_kube.close(&pods).await;
         by_attach.close().await;
         by_relay.close().await;
     }
-    println!("  kube attach to a TTY: {}", describe(&raw));
-    println!("  Belljar over attach: {}", describe(&attached));
-    println!("  Belljar over a relay: {}", describe(&relayed));
-    println!(
-        "  over attach / raw: {:.2}",
-        middle(&attached) / middle(&raw)
-    );
-    println!(
-        "  over a relay / raw: {:.2}",
-        middle(&relayed) / middle(&raw)
-    );
+    println!("Echo of a keystroke by the program, as of a shell at its prompt, µs");
+    compare(&by_program);
+    println!("Echo of a keystroke by the terminal, which for kube's is the host's, µs");
+    compare(&by_terminal);
     for gateway in [alone, one, other] {
         gateway.stop().await;
     }
     let _ = std::fs::remove_file(key);
 }
 
+/// Who echoes a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    /// The terminal's line discipline, while a program reads lines. Of a container with a TTY it is the
+    /// host's: such a key does not come as far as the sandbox.
+    Terminal,
+    /// The program, which has the terminal raw: a shell at its prompt, an editor.
+    Program,
+}
+
+/// All sides, and the ratio of each to the first.
+fn compare(sides: &[Rounds]) {
+    for side in sides {
+        let ratio = side.median() / sides[0].median();
+        println!(
+            "  {}: {}, {ratio:.2} × the first",
+            side.side,
+            side.describe()
+        );
+    }
+}
+
 /// Times of some keystrokes, microseconds.
-async fn turn(terminal: &mut impl Terminal, times: &mut Vec<f64>) {
+async fn turn(terminal: &mut impl Terminal, echo: Echo, times: &mut Vec<f64>) {
     for _ in 0..TURN {
         let begun = Instant::now();
         terminal.send(b"x").await;
@@ -134,8 +160,10 @@ async fn turn(terminal: &mut impl Terminal, times: &mut Vec<f64>) {
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
     // A line has an end.
-    terminal.send(b"\r").await;
-    terminal.until(b"\n").await;
+    if echo == Echo::Terminal {
+        terminal.send(b"\r").await;
+        terminal.until(b"\n").await;
+    }
 }
 
 /// A terminal of either kind.
@@ -145,10 +173,24 @@ trait Terminal {
     /// Wait for these bytes in the output, and forget everything before their end.
     async fn until(&mut self, bytes: &[u8]);
 
-    /// Leave the echo to the kernel.
-    async fn settle(&mut self) {
-        self.send(b"cat >/dev/null; echo do''ne\r").await;
-        self.until(b"ne\r\n").await;
+    /// Leave the echo to whom, at a prompt and then at the next one.
+    async fn leave_to(&mut self, echo: Echo) {
+        match echo {
+            Echo::Terminal => {
+                self.send(b"cat >/dev/null; echo do''ne\r").await;
+                self.until(b"ne\r\n").await;
+            }
+            Echo::Program => {
+                // Ctrl-D: the end of what the other has read.
+                self.send(b"\x04").await;
+                self.until(b"done\r\n").await;
+                self.until(b"$ ").await;
+                // Split, so that the echo of the line is not taken for its output.
+                self.send(b"stty raw -echo; printf 're''ady'; exec cat\r")
+                    .await;
+                self.until(b"ready").await;
+            }
+        }
         sleep(Duration::from_millis(500)).await;
     }
 }
@@ -406,45 +448,4 @@ impl Terminal for Session {
             }
         }
     }
-}
-
-/// The medians of rounds, sorted.
-fn medians(rounds: &[Vec<f64>]) -> Vec<f64> {
-    let mut medians: Vec<f64> = rounds.iter().map(|round| percentile(round, 50.0)).collect();
-    medians.sort_by(f64::total_cmp);
-    medians
-}
-
-fn middle(rounds: &[Vec<f64>]) -> f64 {
-    percentile(&medians(rounds), 50.0)
-}
-
-/// Number, median and spread: of rounds, or of the samples of the only one.
-fn describe(rounds: &[Vec<f64>]) -> String {
-    let spread = if rounds.len() > 1 {
-        medians(rounds)
-    } else {
-        sorted(&rounds[0])
-    };
-    format!(
-        "n {} × {}, median {:.0} ({:.0} to {:.0}), p95 {:.0}",
-        rounds.len(),
-        rounds[0].len(),
-        middle(rounds),
-        spread[0],
-        spread[spread.len() - 1],
-        percentile(&rounds.concat(), 95.0),
-    )
-}
-
-fn sorted(samples: &[f64]) -> Vec<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted
-}
-
-fn percentile(samples: &[f64], percent: f64) -> f64 {
-    let sorted = sorted(samples);
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted[rank.clamp(1, sorted.len()) - 1]
 }

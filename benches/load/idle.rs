@@ -16,8 +16,9 @@ use tokio_util::task::TaskTracker;
 use crate::agents::{self, FLOOD};
 use crate::client::Client;
 use crate::gateway::{self, Process};
+use crate::percentile::percentile;
+use crate::raise_file_limit;
 use crate::report::Report;
-use crate::{percentile, raise_file_limit};
 
 /// Memory of the gateway that an idle session may take, bytes.
 const MAX_MEMORY: f64 = 32.0 * 1024.0;
@@ -234,8 +235,8 @@ impl Typists {
         report.say(&format!(
             "{what:25} n {}, p50 {:.0}, p99 {:.0}",
             times.len(),
-            percentile(&mut times, 50.0),
-            percentile(&mut times, 99.0)
+            percentile(&times, 50.0),
+            percentile(&times, 99.0)
         ));
     }
 

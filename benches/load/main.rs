@@ -12,12 +12,7 @@
 //!
 //! Either ends with nothing left, or fails; and writes docs/benchmarks.md if it is told to.
 
-#![expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "statistics of small numbers"
-)]
+#![expect(clippy::cast_precision_loss, reason = "statistics of small numbers")]
 
 mod agents;
 
@@ -28,6 +23,9 @@ mod gateway;
 mod idle;
 
 mod sandboxes;
+
+#[path = "../common/percentile.rs"]
+mod percentile;
 
 #[path = "../common/report.rs"]
 mod report;
@@ -83,11 +81,4 @@ pub(crate) fn raise_file_limit(needed: u64) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Of samples, which are sorted by this.
-pub(crate) fn percentile(samples: &mut [f64], percent: f64) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    let rank = (percent / 100.0 * samples.len() as f64).ceil() as usize;
-    samples[rank.clamp(1, samples.len()) - 1]
 }

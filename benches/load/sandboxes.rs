@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::client::Client;
 use crate::gateway::{self, Process};
-use crate::percentile;
+use crate::percentile::percentile;
 use crate::report::Report;
 
 /// Keys typed into each sandbox.
@@ -29,12 +29,12 @@ pub(crate) fn run(count: usize, write: bool) -> ExitCode {
             client.until(b"$ ").await;
             (client, begun.elapsed().as_secs_f64())
         }));
-        let (mut clients, mut starts): (Vec<_>, Vec<_>) = starts.await.into_iter().unzip();
+        let (mut clients, starts): (Vec<_>, Vec<_>) = starts.await.into_iter().unzip();
         report.say(&format!(
             "a prompt in each, s       first {:.1}, p50 {:.1}, last {:.1}",
-            percentile(&mut starts, 0.0),
-            percentile(&mut starts, 50.0),
-            percentile(&mut starts, 100.0)
+            percentile(&starts, 0.0),
+            percentile(&starts, 50.0),
+            percentile(&starts, 100.0)
         ));
         let mut echoes = Vec::new();
         for client in &mut clients {
@@ -49,8 +49,8 @@ pub(crate) fn run(count: usize, write: bool) -> ExitCode {
         report.say(&format!(
             "echo, one after the other, µs   n {}, p50 {:.0}, p99 {:.0}",
             echoes.len(),
-            percentile(&mut echoes, 50.0),
-            percentile(&mut echoes, 99.0)
+            percentile(&echoes, 50.0),
+            percentile(&echoes, 99.0)
         ));
         join_all(clients.into_iter().map(Client::close)).await;
     });

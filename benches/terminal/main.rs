@@ -12,12 +12,7 @@
 //! `cargo bench --bench terminal -- [echo|bulk|interrupt|start|peer]… [--write]` runs some of it, and
 //! writes docs/benchmarks.md.
 
-#![expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "statistics of small numbers"
-)]
+#![expect(clippy::cast_precision_loss, reason = "statistics of small numbers")]
 
 mod command;
 
@@ -29,10 +24,15 @@ mod gateway;
 
 mod peer;
 
+#[path = "../common/percentile.rs"]
+mod percentile;
+
 #[path = "../common/report.rs"]
 mod report;
 
-use std::fmt::Write as _;
+#[path = "../common/rounds.rs"]
+mod rounds;
+
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,9 @@ use cpu::Cost;
 use engine::Engine;
 use gateway::Gateway;
 use peer::Peer;
+use percentile::percentile;
 use report::Report;
+use rounds::Rounds;
 
 /// The sides, as they are named in what is printed.
 const ATTACH: &str = "docker attach";
@@ -319,7 +321,6 @@ fn interrupt(report: &mut Report, gateway: &Gateway) {
         times.push(milliseconds(begun));
     }
     ours.close();
-    times.sort_by(f64::total_cmp);
     report.say(&format!(
         "Ctrl-C during `yes` to the prompt, ms: n {INTERRUPTS}, median {:.1}, p99 {:.1}\n",
         percentile(&times, 50.0),
@@ -361,62 +362,6 @@ fn warm_start(report: &mut Report, pool: usize) {
     let rounds = rounds.describe();
     report.say(&format!("warm start to the prompt, ms: {rounds}\n"));
     gateway.stop();
-}
-
-/// Samples of one side, by round.
-struct Rounds {
-    side: &'static str,
-    rounds: Vec<Vec<f64>>,
-}
-
-impl Rounds {
-    fn of(side: &'static str) -> Self {
-        Self {
-            side,
-            rounds: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, mut samples: Vec<f64>) {
-        samples.sort_by(f64::total_cmp);
-        self.rounds.push(samples);
-    }
-
-    /// The median of the rounds' medians.
-    fn median(&self) -> f64 {
-        percentile(&self.medians(), 50.0)
-    }
-
-    /// The medians of the rounds, sorted.
-    fn medians(&self) -> Vec<f64> {
-        let medians = self.rounds.iter().map(|round| percentile(round, 50.0));
-        let mut medians: Vec<f64> = medians.collect();
-        medians.sort_by(f64::total_cmp);
-        medians
-    }
-
-    fn describe(&self) -> String {
-        let medians = self.medians();
-        let mut all: Vec<f64> = self.rounds.concat();
-        all.sort_by(f64::total_cmp);
-        let mut text = format!(
-            "n {} × {}, median {:.1} ({:.1} to {:.1})",
-            self.rounds.len(),
-            self.rounds[0].len(),
-            percentile(&medians, 50.0),
-            medians[0],
-            medians[medians.len() - 1],
-        );
-        if self.rounds[0].len() > 1 {
-            let _ = write!(text, ", p99 {:.1}", percentile(&all, 99.0));
-        }
-        text
-    }
-}
-
-fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
 /// All sides, and the last one's ratio to each of the others.
