@@ -3,14 +3,13 @@
 //! While it has not, nothing new is started; what runs is left alone.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -142,14 +141,12 @@ impl Host {
     }
 
     /// What the file of a shortage says; `None` if it is not there or not to be understood.
-    async fn read(&self, shortage: Shortage) -> Option<f64> {
-        let read = async {
-            let file = File::open(self.proc.join(shortage.file())).await?;
-            let mut text = String::new();
-            file.take(MAX_FILE).read_to_string(&mut text).await?;
-            io::Result::Ok(text)
-        };
-        shortage.parse(&read.await.ok()?)
+    /// The kernel writes it at the moment: no disk is waited for, so this needs no thread.
+    fn read(&self, shortage: Shortage) -> Option<f64> {
+        let file = File::open(self.proc.join(shortage.file())).ok()?;
+        let mut text = String::new();
+        file.take(MAX_FILE).read_to_string(&mut text).ok()?;
+        shortage.parse(&text)
     }
 }
 
@@ -194,7 +191,7 @@ pub(super) async fn watch_over(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let checks = checks(&host, &limits).await;
+    let checks = checks(&host, &limits);
     if checks.is_empty() {
         return;
     }
@@ -206,7 +203,7 @@ pub(super) async fn watch_over(
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let finding = look(&host, &checks, shortage).await;
+        let finding = look(&host, &checks, shortage);
         let found = finding.as_ref().map(|finding| finding.check.shortage);
         if found == shortage {
             continue;
@@ -226,13 +223,13 @@ pub(super) async fn watch_over(
 }
 
 /// What can be checked on this host. What cannot is told, once.
-async fn checks(host: &Host, limits: &Limits) -> Vec<Check> {
+fn checks(host: &Host, limits: &Limits) -> Vec<Check> {
     let mut checks = Vec::new();
     for shortage in Shortage::ALL {
         let Some(bound) = shortage.bound(limits) else {
             continue;
         };
-        if host.read(shortage).await.is_some() {
+        if host.read(shortage).is_some() {
             checks.push(Check { shortage, bound });
         } else {
             let (reason, file) = (shortage.name(), host.proc.join(shortage.file()));
@@ -247,10 +244,10 @@ async fn checks(host: &Host, limits: &Limits) -> Vec<Check> {
 }
 
 /// The worst that is beyond its bound. A file that can no longer be read keeps nobody out.
-async fn look(host: &Host, checks: &[Check], before: Option<Shortage>) -> Option<Finding> {
+fn look(host: &Host, checks: &[Check], before: Option<Shortage>) -> Option<Finding> {
     for &check in checks {
         let Check { shortage, bound } = check;
-        if let Some(seen) = host.read(shortage).await
+        if let Some(seen) = host.read(shortage)
             && shortage.holds(seen, bound, before == Some(shortage))
         {
             return Some(Finding { check, seen });
@@ -320,17 +317,17 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_kernel_that_does_not_tell_keeps_nobody_out() {
+    #[test]
+    fn a_kernel_that_does_not_tell_keeps_nobody_out() {
         let nowhere = Host::at("/nonexistent");
-        assert!(checks(&nowhere, &Limits::default()).await.is_empty());
+        assert!(checks(&nowhere, &Limits::default()).is_empty());
         let all: Vec<Check> = Shortage::ALL
             .map(|shortage| Check {
                 shortage,
                 bound: 1.0,
             })
             .into();
-        assert!(look(&nowhere, &all, None).await.is_none());
+        assert!(look(&nowhere, &all, None).is_none());
     }
 
     proptest! {
