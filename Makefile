@@ -273,12 +273,12 @@ test-kubernetes: ## gateways on a real Kubernetes of one node with gVisor pods, 
 run-test-kubernetes:
 	$(call step,a Kubernetes of one node)
 	@cargo test --test gateway --no-run
-	@cargo test --quiet --test gateway kubernetes:: -- --list | grep -q ': test$$' || { echo 'there are no tests named kubernetes::'; exit 1; }
+	@cargo test --quiet --test gateway -- --list ::cluster:: | grep -q ': test$$' || { echo 'there are no tests named ::cluster::'; exit 1; }
 	@[[ "$(keep)" ]] || trap '$(dev_cluster)/down' EXIT; \
 	$(dev_cluster)/up && env -u KUBECONFIG deploy/kubernetes/validate.sh \
 	&& printf '\n== %s\n' 'sessions on Kubernetes' \
 	&& BELLJAR_TEST_KUBERNETES=1 KUBECONFIG=$$($(dev_cluster)/enter printenv KUBECONFIG) \
-		timeout --verbose --kill-after=10 25m cargo test --test gateway kubernetes:: \
+		timeout --verbose --kill-after=10 40m cargo test --test gateway -- kubernetes:: ::cluster:: \
 	&& printf '\n== %s\n' 'the objects of deploy/kubernetes, as they stand' \
 	&& deploy/kubernetes/try.sh --faults
 

@@ -16,7 +16,7 @@ mod terminal;
 
 mod pty;
 
-mod literal;
+mod proc;
 
 mod history;
 
@@ -66,7 +66,7 @@ use crate::life::Life;
 
 const USAGE: &str = "usage: belljar-agent --sandbox ID --link PATH|stdio \
     --deadline SECONDS --unlinked SECONDS [--processes N] [--open-files N] [--file-size BYTES]
-        [--keep-stderr]
+        [--core-size BYTES] [--keep-stderr]
        belljar-agent relay --sandbox ID
        belljar-agent install DIRECTORY
 
@@ -74,7 +74,7 @@ Started by the Belljar gateway as PID 1 of a sandbox; not for use by hand.
   --link      the gateway's Unix socket, or stdio
   --deadline  the sandbox ends after this long
   --unlinked  the sandbox ends after this long without a gateway
-  --processes, --open-files, --file-size
+  --processes, --open-files, --file-size, --core-size
               limits, where the engine sets none
   --keep-stderr
               leave standard error open, for an engine that ends an attach without it
@@ -114,6 +114,7 @@ fn arguments() -> Result<Part, lexopt::Error> {
             Long("keep-stderr") => keep_stderr = true,
             Long("processes") => limits.push((Resource::Nproc, parser.value()?.parse()?)),
             Long("open-files") => limits.push((Resource::Nofile, parser.value()?.parse()?)),
+            Long("core-size") => limits.push((Resource::Core, parser.value()?.parse()?)),
             Long("file-size") => limits.push((Resource::Fsize, parser.value()?.parse()?)),
             Value(word) if word == "relay" && !relay => relay = true,
             Value(word) if word == "install" && directory.is_none() => {

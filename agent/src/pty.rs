@@ -17,7 +17,11 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
-use crate::{environment, literal, tasks};
+use crate::{environment, tasks};
+
+mod job;
+
+mod literal;
 
 /// Input this short is a key, or a few in quick succession, bytes.
 const KEYS: usize = 64;
@@ -80,10 +84,11 @@ impl Pty {
         Ok((Arc::new(pty), pid))
     }
 
-    /// Set the size and tell the program (SIGWINCH).
-    pub(crate) fn resize(&self, size: Size) {
+    /// Set the size and tell the programs of the session (SIGWINCH).
+    pub(crate) fn resize(&self, size: Size, session: Pid) {
         // Fails only once the PTY is gone, which its readers learn by the exit.
         let _ = self.master.lock().map(|m| m.resize(pty_size(size)));
+        job::resized(self.fd.as_fd(), session);
     }
 
     /// Wait for output and take what one call gives. 0 at the end, when every process has closed it.
@@ -113,8 +118,11 @@ impl Pty {
 
     fn try_write(&self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut unread = self.unread.lock().expect("no panic while it is held");
-        let _literal = literal::keys(self.fd.as_fd(), bytes);
         if bytes.len() <= KEYS {
+            if let Some(at) = job::signal(bytes) {
+                // What was typed after it is not dropped with what was typed before.
+                return self.write_signal(&mut unread, &bytes[..=at]);
+            }
             if *unread + bytes.len() > ROOM && self.is_read() {
                 *unread = 0;
             }
@@ -124,7 +132,24 @@ impl Pty {
             }
         }
         *unread = ROOM;
-        // For this moment it does not block, the thread that reads it neither.
+        self.write_waiting(bytes)
+    }
+
+    /// Type keys of which the last means a signal, unless the program wants it typed.
+    fn write_signal(&self, unread: &mut usize, keys: &[u8]) -> Result<usize, Errno> {
+        let literal = literal::keys(self.fd.as_fd(), keys);
+        let written = self.write_waiting(keys)?;
+        if literal.is_none() {
+            job::signalled(self.fd.as_fd());
+        }
+        // It is looked at before the next key.
+        *unread = ROOM;
+        Ok(written)
+    }
+
+    /// Type what there may be no room for. For this moment the file does not block, the thread that reads
+    /// it neither.
+    fn write_waiting(&self, bytes: &[u8]) -> Result<usize, Errno> {
         fcntl_setfl(&self.fd, self.flags | OFlags::NONBLOCK)?;
         let written = rustix::io::write(&self.fd, bytes);
         fcntl_setfl(&self.fd, self.flags)?;
@@ -133,11 +158,7 @@ impl Pty {
 
     /// Whether the program has read what was typed: there is less than a line of it.
     fn is_read(&self) -> bool {
-        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let waiting = rustix::pty::ptsname(&self.fd, Vec::new())
-            .and_then(|name| rustix::fs::open(name, flags, Mode::empty()))
-            .and_then(rustix::io::ioctl_fionread);
-        waiting == Ok(0)
+        slave(&self.fd).and_then(rustix::io::ioctl_fionread) == Ok(0)
     }
 
     /// A thread waits, for this is rare: a large paste into a program that does not read. One for
@@ -166,6 +187,13 @@ impl Pty {
         // An error is one for the read or write that follows.
         let _ = poll(&mut [PollFd::new(&self.fd, event)], None);
     }
+}
+
+/// The other side, to be looked at; it does not block.
+fn slave(master: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let name = rustix::pty::ptsname(master, Vec::new())?;
+    rustix::fs::open(name, flags, Mode::empty())
 }
 
 fn fcntl_dupfd(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {

@@ -11,6 +11,8 @@ use belljar_link::message::Exit;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 
+use crate::proc;
+
 /// What is to be done when a process has ended.
 pub(crate) type Ended = Box<dyn FnOnce(Exit) + Send>;
 
@@ -137,18 +139,9 @@ pub(crate) fn kill_all() {
 /// Every process below `root`, by one pass over `/proc`.
 fn descendants(root: Pid) -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        // pid (comm) state ppid …; comm may hold anything, so count from its last parenthesis.
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        if let Some(parent) = parent {
-            children.entry(parent).or_default().push(pid);
-        }
+    for process in proc::processes() {
+        let pid = process.pid.as_raw_nonzero().get();
+        children.entry(process.parent()).or_default().push(pid);
     }
     let mut found = Vec::new();
     let mut queue = vec![root.as_raw_nonzero().get()];

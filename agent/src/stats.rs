@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use belljar_link::message::port::SandboxStats;
 
-use crate::environment;
+use crate::{environment, proc};
 
 /// Look around. `started` is when the agent was.
 pub(crate) fn stats(started: Instant) -> SandboxStats {
@@ -30,27 +30,12 @@ pub(crate) fn stats(started: Instant) -> SandboxStats {
 /// CPU time (ms) of what runs and of what was reaped, and how many processes there are beside the
 /// agent.
 fn processes() -> (u64, u64) {
-    let own = std::process::id();
+    let own = rustix::process::getpid();
     let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
     let (mut ticks, mut count) = (0_u64, 0);
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // pid (comm) state …; comm may hold anything. utime, stime and those of reaped children are
-        // the fields 14 to 17.
-        let Some((_, rest)) = stat.rsplit_once(')') else {
-            continue;
-        };
-        let times = rest.split_whitespace().skip(11).take(4);
-        let times = times.filter_map(|field| field.parse::<u64>().ok());
-        ticks = times.fold(ticks, u64::saturating_add);
-        count += u64::from(pid != own);
+    for process in proc::processes() {
+        ticks = ticks.saturating_add(process.ticks());
+        count += u64::from(process.pid != own);
     }
     (ticks.saturating_mul(1000) / ticks_per_second, count)
 }

@@ -111,7 +111,7 @@ impl Terminal {
     pub(crate) fn resize(&self, size: Size) {
         let size = size.clamped();
         if std::mem::replace(&mut self.lock().size, size) != size {
-            self.pty.resize(size);
+            self.pty.resize(size, self.pid);
         }
     }
 

@@ -26,14 +26,17 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 /// Tests of functions that take a configuration, which says what starts the sandboxes: the same visits
-/// on every launcher. `processes` and `cluster` name functions that prepare one and look at what is left.
+/// on every launcher that is named, each by the function here that prepares one and looks at what is left.
 macro_rules! visits {
-    (on $launcher:ident, of $module:ident: $($visit:ident,)*) => {
+    (on $($launcher:ident),+: $visits:tt) => {
+        $($crate::harness::visits! { @ $launcher $visits })+
+    };
+    (@ $launcher:ident { $($visit:ident,)* }) => {
         mod $launcher {
             $(
                 #[tokio::test]
                 async fn $visit() {
-                    crate::harness::$launcher(crate::$module::$visit).await;
+                    $crate::harness::$launcher(super::$visit).await;
                 }
             )*
         }
@@ -46,12 +49,18 @@ pub async fn processes<F: Future<Output = ()>>(visit: impl FnOnce(Config) -> F) 
     visit(process_config()).await;
 }
 
+/// Visits to containers of an engine with gVisor, where there is one.
+pub use crate::sealed::on_engine as engine;
+
 /// Visits to pods of a cluster, where there is one.
 pub use crate::kubernetes::on_cluster as cluster;
 
 /// How long anything may take before a test is given up. Not a claim about speed: these machines
 /// are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The widest terminal, so that no line that is typed wraps and its echo stays in one piece.
+pub const WIDE: &str = "cols=1000&rows=50";
 
 /// The agent that `make agent` built.
 pub fn agent() -> PathBuf {
@@ -213,6 +222,45 @@ impl TestGateway {
         client.ready().await;
         client.until("$ ").await;
         client
+    }
+
+    /// The same in a terminal in which no line wraps.
+    pub async fn visit_wide(&self) -> Client {
+        self.visit_template("base").await
+    }
+
+    /// The same of this template.
+    pub async fn visit_template(&self, template: &str) -> Client {
+        let mut client = self.begin(template).await;
+        client.until("$ ").await;
+        client
+    }
+
+    /// A visitor of this template who has been let in and has seen nothing yet.
+    pub async fn begin(&self, template: &str) -> Client {
+        let path = format!("/ws?{WIDE}&template={template}");
+        let mut client = self.connect(&path).await;
+        client.ready().await;
+        client
+    }
+
+    /// End sessions, all at once, and wait until nothing is left of any.
+    pub async fn leave(&self, clients: impl IntoIterator<Item = Client>) {
+        for mut client in clients {
+            client.send(json!({"type": "close"})).await;
+            assert_eq!(client.closed().await, 1000);
+        }
+        self.assert_empty().await;
+    }
+
+    /// Wait until no more than so many sandboxes are left; how long that took.
+    pub async fn left(&self, sandboxes: usize) -> Duration {
+        let begun = Instant::now();
+        while self.app.sandboxes.count() > sandboxes {
+            assert!(begun.elapsed() < PATIENCE, "there are more yet");
+            sleep(Duration::from_millis(20)).await;
+        }
+        begun.elapsed()
     }
 
     /// Attach to a session by its token, from an offset.

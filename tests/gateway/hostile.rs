@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use belljar::config::Config;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -10,9 +11,28 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use crate::harness::{Client, Heard, PATIENCE, TestGateway, process_config};
+use crate::harness::{Client, Heard, PATIENCE, TestGateway, process_config, visits};
 use crate::limits::SlowAgent;
 use crate::raw::{BINARY, CONTINUATION, FIN, PING, Raw, TEXT, alone, frame, resident};
+
+visits! {
+    on processes, cluster: {
+        output_that_looks_like_control_is_output,
+        every_byte_a_program_can_print_arrives,
+        a_message_may_be_64_kib_and_no_more,
+        a_message_in_many_pieces_is_one_message,
+        pieces_without_end_are_too_big,
+        a_text_frame_must_be_utf_8,
+        a_client_that_closes_is_answered,
+        of_ten_thousand_sizes_the_last_counts,
+        a_megabyte_is_pasted_whole_although_the_acknowledgements_come_behind_it,
+        a_program_that_reads_nothing_can_be_interrupted_and_removed,
+        an_id_alone_opens_nothing,
+        a_ping_may_come_before_the_token,
+        bad_messages_are_explained_until_there_are_too_many,
+        sizes_beyond_all_measure_are_brought_into_range,
+    }
+}
 
 const V1: (&str, &str) = ("sec-websocket-protocol", "belljar.v1");
 
@@ -50,9 +70,8 @@ async fn assert_well(gateway: &TestGateway) {
 
 // --- programs --------------------------------------------------------------------------------------
 
-#[tokio::test]
-async fn output_that_looks_like_control_is_output() {
-    let gateway = TestGateway::process().await;
+pub async fn output_that_looks_like_control_is_output(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     for forged in [
         r#"{"type":"exit","code":0,"signal":null,"reason":"exited"}"#,
@@ -66,9 +85,8 @@ async fn output_that_looks_like_control_is_output() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn every_byte_a_program_can_print_arrives() {
-    let gateway = TestGateway::process().await;
+pub async fn every_byte_a_program_can_print_arrives(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client
         .input("stty raw -echo; printf RE''ADY; for i in {0..255}; do printf \\\\x$(printf %02x $i); done; printf DO''NE; stty sane\r")
@@ -87,9 +105,8 @@ async fn every_byte_a_program_can_print_arrives() {
 
 // --- frames ----------------------------------------------------------------------------------------
 
-#[tokio::test]
-async fn a_message_may_be_64_kib_and_no_more() {
-    let gateway = TestGateway::process().await;
+pub async fn a_message_may_be_64_kib_and_no_more(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client.input("head -c 65536 | wc -c\r").await;
     client.until("wc -c\r\n").await;
@@ -130,9 +147,8 @@ async fn a_message_may_be_64_kib_and_no_more() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_message_in_many_pieces_is_one_message() {
-    let gateway = TestGateway::process().await;
+pub async fn a_message_in_many_pieces_is_one_message(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut raw = Raw::visit(&gateway).await;
     let command = b"echo in $((1+1)) pieces\r";
     let mut frames = frame(BINARY, &command[..1]);
@@ -148,9 +164,8 @@ async fn a_message_in_many_pieces_is_one_message() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn pieces_without_end_are_too_big() {
-    let gateway = TestGateway::process().await;
+pub async fn pieces_without_end_are_too_big(config: Config) {
+    let gateway = TestGateway::with(config).await;
     for first in [BINARY, TEXT] {
         let mut raw = Raw::visit(&gateway).await;
         raw.send(&frame(first, &[b'x'; 1024])).await;
@@ -166,9 +181,8 @@ async fn pieces_without_end_are_too_big() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_text_frame_must_be_utf_8() {
-    let gateway = TestGateway::process().await;
+pub async fn a_text_frame_must_be_utf_8(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let half = "é".as_bytes();
     for frames in [
         frame(FIN | TEXT, b"{\"type\":\"\xff\xfe\"}"),
@@ -232,9 +246,8 @@ async fn who_breaks_the_websocket_protocol_is_closed_with_1002() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_client_that_closes_is_answered() {
-    let gateway = TestGateway::process().await;
+pub async fn a_client_that_closes_is_answered(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     let frame = CloseFrame {
         code: CloseCode::Away,
@@ -247,9 +260,8 @@ async fn a_client_that_closes_is_answered() {
 
 // --- floods ----------------------------------------------------------------------------------------
 
-#[tokio::test]
-async fn of_ten_thousand_sizes_the_last_counts() {
-    let gateway = TestGateway::process().await;
+pub async fn of_ten_thousand_sizes_the_last_counts(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client
         .run("n=0; trap 'n=$((n+1))' WINCH; size() { stty size; }")
@@ -303,10 +315,11 @@ async fn of_ten_thousand_sizes_the_last_counts() {
 
 /// A paste as a browser sends it: all of it is in the socket's queue before the first
 /// acknowledgement, which therefore comes after.
-#[tokio::test]
-async fn a_megabyte_is_pasted_whole_although_the_acknowledgements_come_behind_it() {
+pub async fn a_megabyte_is_pasted_whole_although_the_acknowledgements_come_behind_it(
+    config: Config,
+) {
     const LENGTH: usize = 1024 * 1024;
-    let gateway = TestGateway::process().await;
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     let text: Vec<u8> = (0..LENGTH)
         .map(|i| {
@@ -444,9 +457,8 @@ async fn deaf(client: &mut Client) {
     client.until("deaf\r\n").await;
 }
 
-#[tokio::test]
-async fn a_program_that_reads_nothing_can_be_interrupted_and_removed() {
-    let gateway = TestGateway::process().await;
+pub async fn a_program_that_reads_nothing_can_be_interrupted_and_removed(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     deaf(&mut client).await;
     // What a terminal holds of lines nobody reads is 4 KiB, here as anywhere; a Ctrl-C behind more
@@ -750,9 +762,8 @@ async fn a_page_of_another_site_is_refused() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn an_id_alone_opens_nothing() {
-    let gateway = TestGateway::process().await;
+pub async fn an_id_alone_opens_nothing(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut victim = gateway.visit().await;
     let thief = gateway.visit().await;
     let id = victim.session.clone();
@@ -856,9 +867,8 @@ async fn an_id_alone_opens_nothing() {
 }
 
 /// A WebSocket ping is not a message: proxies and libraries send them when they like.
-#[tokio::test]
-async fn a_ping_may_come_before_the_token() {
-    let gateway = TestGateway::process().await;
+pub async fn a_ping_may_come_before_the_token(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let holder = gateway.visit().await;
     let mut client = gateway
         .connect(&format!("/sessions/{}/ws", holder.session))
@@ -877,9 +887,8 @@ async fn a_ping_may_come_before_the_token() {
 
 // --- bad input -------------------------------------------------------------------------------------
 
-#[tokio::test]
-async fn bad_messages_are_explained_until_there_are_too_many() {
-    let gateway = TestGateway::process().await;
+pub async fn bad_messages_are_explained_until_there_are_too_many(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     let long = "x".repeat(60_000);
     let bad = [
@@ -964,9 +973,8 @@ async fn bad_messages_are_explained_until_there_are_too_many() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn sizes_beyond_all_measure_are_brought_into_range() {
-    let gateway = TestGateway::process().await;
+pub async fn sizes_beyond_all_measure_are_brought_into_range(config: Config) {
+    let gateway = TestGateway::with(config).await;
     for (query, size) in [
         ("cols=0&rows=0", "1 2"),
         ("cols=4294967295&rows=4294967295", "500 1000"),

@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{PATIENCE, TestGateway, process_config, visits};
+use crate::harness::{PATIENCE, TestGateway, process_config};
 use crate::sealed::restart::{CROWD, begin_and_kill};
 use crate::sealed::serve::{Home, Served};
 use crate::sealed::{bytes, say};
@@ -31,29 +31,6 @@ mod owners;
 mod pool;
 
 const NAMESPACE: &str = "belljar-sandboxes";
-
-visits! { on cluster, of terminal:
-    a_visitor_gets_a_shell_and_its_exit_code,
-    a_resize_reaches_the_program,
-}
-
-mod resume {
-    crate::harness::visits! { on cluster, of resume:
-        without_an_offset_everything_held_is_shown_again,
-        who_stays_away_too_long_is_told_what_is_missing,
-        what_is_under_way_at_a_cut_is_not_dropped_for_a_while,
-        a_second_viewer_takes_over,
-        an_exit_while_nobody_looks_is_shown_to_who_comes_back,
-        who_comes_back_after_the_end_learns_why,
-        a_ping_goes_to_the_agent_and_back,
-        the_idle_are_warned_and_then_ended,
-        to_say_i_am_still_here_is_enough,
-        the_lost_are_waited_for_and_then_given_up,
-        an_offset_from_the_future_is_brought_back,
-        an_offset_names_a_byte,
-        a_smaller_window_holds_the_program_earlier,
-    }
-}
 
 /// Tests in the cluster at once.
 const PLACES: u32 = 2;
@@ -98,6 +75,27 @@ struct Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.key);
+        // What a failed test has left would take the next one's place.
+        if std::thread::panicking() {
+            let name = self.name.clone();
+            let cleared = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(clear(&name));
+                std::io::Result::Ok(())
+            });
+            let _ = cleared.join();
+        }
+    }
+}
+
+/// Remove an instance's pods, if the cluster answers.
+async fn clear(instance: &str) {
+    let labels = ListParams::default().labels(&format!("belljar.dev/instance={instance}"));
+    if let Ok(pods) = pods().await {
+        let now = DeleteParams::default().grace_period(0);
+        let _ = pods.delete_collection(&now, &labels).await;
     }
 }
 

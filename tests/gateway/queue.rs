@@ -9,11 +9,23 @@ use belljar::sandbox::Host;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Heard, TestGateway, process_config};
+use crate::harness::{Client, Heard, TestGateway, process_config, visits};
 use crate::raw::eventually;
 
-fn one_place(change: impl FnOnce(&mut Config)) -> Config {
-    let mut config = process_config();
+visits! {
+    on processes, cluster: {
+        whoever_leaves_makes_those_behind_move_up,
+        a_full_line_refuses_and_says_when_to_come_back,
+        other_dialects_are_refused_as_before,
+        one_client_has_no_more_places_in_line_than_sessions_and_waiting_costs_nothing,
+        a_wait_ends_when_it_has_become_too_long,
+        a_session_begins_with_its_sandbox_and_what_was_typed_in_line_is_typed_then,
+        the_estimate_comes_with_experience,
+        a_gateway_that_goes_away_says_so_to_those_who_wait,
+    }
+}
+
+fn one_place(mut config: Config, change: impl FnOnce(&mut Config)) -> Config {
     config.limits.max_sandboxes = 1;
     change(&mut config);
     config
@@ -51,9 +63,10 @@ async fn metric(gateway: &TestGateway, series: &str) -> String {
         .to_owned()
 }
 
+/// Not on a cluster, where each takes seconds to begin.
 #[tokio::test]
 async fn twenty_get_in_in_the_order_of_their_arrival() {
-    let gateway = TestGateway::with(one_place(|_| {})).await;
+    let gateway = TestGateway::with(one_place(process_config(), |_| {})).await;
     let inside = gateway.visit().await;
     let mut waiting = Vec::new();
     for position in 1..=20 {
@@ -78,9 +91,8 @@ async fn twenty_get_in_in_the_order_of_their_arrival() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn whoever_leaves_makes_those_behind_move_up() {
-    let gateway = TestGateway::with(one_place(|_| {})).await;
+pub async fn whoever_leaves_makes_those_behind_move_up(config: Config) {
+    let gateway = TestGateway::with(one_place(config, |_| {})).await;
     let inside = gateway.visit().await;
     let mut first = wait_in_line(&gateway, 1).await;
     let second = wait_in_line(&gateway, 2).await;
@@ -108,9 +120,9 @@ async fn whoever_leaves_makes_those_behind_move_up() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_full_line_refuses_and_says_when_to_come_back() {
-    let gateway = TestGateway::with(one_place(|config| config.limits.queue_length = 1)).await;
+pub async fn a_full_line_refuses_and_says_when_to_come_back(config: Config) {
+    let gateway =
+        TestGateway::with(one_place(config, |config| config.limits.queue_length = 1)).await;
     let inside = gateway.visit().await;
     let waiting = wait_in_line(&gateway, 1).await;
     let mut refused = gateway.connect("/ws").await;
@@ -133,9 +145,8 @@ async fn a_full_line_refuses_and_says_when_to_come_back() {
 }
 
 /// Who cannot be told of a place in line does not stand in it, and does not overtake either.
-#[tokio::test]
-async fn other_dialects_are_refused_as_before() {
-    let gateway = TestGateway::with(one_place(|_| {})).await;
+pub async fn other_dialects_are_refused_as_before(config: Config) {
+    let gateway = TestGateway::with(one_place(config, |_| {})).await;
     let inside = gateway.visit().await;
     let waiting = wait_in_line(&gateway, 1).await;
     let (status, body) = gateway.json("POST", "/sessions", &[], json!({})).await;
@@ -156,9 +167,10 @@ async fn other_dialects_are_refused_as_before() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn one_client_has_no_more_places_in_line_than_sessions_and_waiting_costs_nothing() {
-    let gateway = TestGateway::with(one_place(|config| {
+pub async fn one_client_has_no_more_places_in_line_than_sessions_and_waiting_costs_nothing(
+    config: Config,
+) {
+    let gateway = TestGateway::with(one_place(config, |config| {
         config.limits.concurrent_sessions = 2;
         config.limits.sessions_per_hour = 3;
     }))
@@ -188,9 +200,8 @@ async fn one_client_has_no_more_places_in_line_than_sessions_and_waiting_costs_n
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_wait_ends_when_it_has_become_too_long() {
-    let gateway = TestGateway::with(one_place(|config| {
+pub async fn a_wait_ends_when_it_has_become_too_long(config: Config) {
+    let gateway = TestGateway::with(one_place(config, |config| {
         config.limits.queue_timeout = Duration::from_secs(1);
     }))
     .await;
@@ -205,10 +216,14 @@ async fn a_wait_ends_when_it_has_become_too_long() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_session_begins_with_its_sandbox_and_what_was_typed_in_line_is_typed_then() {
+pub async fn a_session_begins_with_its_sandbox_and_what_was_typed_in_line_is_typed_then(
+    config: Config,
+) {
     let longest = Duration::from_secs(600);
-    let gateway = TestGateway::with(one_place(|config| config.limits.max_duration = longest)).await;
+    let gateway = TestGateway::with(one_place(config, |config| {
+        config.limits.max_duration = longest;
+    }))
+    .await;
     let inside = gateway.visit().await;
     let mut waiting = wait_in_line(&gateway, 1).await;
     waiting.input("echo wai''ted\r").await;
@@ -231,9 +246,8 @@ async fn a_session_begins_with_its_sandbox_and_what_was_typed_in_line_is_typed_t
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn the_estimate_comes_with_experience() {
-    let gateway = TestGateway::with(one_place(|_| {})).await;
+pub async fn the_estimate_comes_with_experience(config: Config) {
+    let gateway = TestGateway::with(one_place(config, |_| {})).await;
     let mut inside = gateway.visit().await;
     for _ in 0..2 {
         let mut next = wait_in_line(&gateway, 1).await;
@@ -255,9 +269,8 @@ async fn the_estimate_comes_with_experience() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_gateway_that_goes_away_says_so_to_those_who_wait() {
-    let gateway = TestGateway::with(one_place(|_| {})).await;
+pub async fn a_gateway_that_goes_away_says_so_to_those_who_wait(config: Config) {
+    let gateway = TestGateway::with(one_place(config, |_| {})).await;
     let _inside = gateway.visit().await;
     let mut waiting = [
         wait_in_line(&gateway, 1).await,

@@ -10,7 +10,16 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::harness::{Client, PATIENCE, TestGateway, process_config};
+use crate::harness::{Client, PATIENCE, TestGateway, process_config, visits};
+
+visits! {
+    on processes, cluster: {
+        a_session_is_recorded_announced_and_handed_to_its_owner,
+        nobody_is_recorded_who_was_not_to_be,
+        a_recording_stops_at_its_bound_and_the_session_goes_on,
+        the_oldest_recordings_make_room,
+    }
+}
 
 /// A directory for the recordings of one test, and a configuration that records every session.
 pub fn recorded(mut config: Config) -> (Config, PathBuf) {
@@ -88,9 +97,8 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-#[tokio::test]
-async fn a_session_is_recorded_announced_and_handed_to_its_owner() {
-    let (config, dir) = recorded(process_config());
+pub async fn a_session_is_recorded_announced_and_handed_to_its_owner(config: Config) {
+    let (config, dir) = recorded(config);
     let gateway = TestGateway::with(config).await;
     let mut client = gateway.connect("/ws?cols=80&rows=24").await;
     assert_eq!(client.ready().await["recorded"], true);
@@ -142,9 +150,8 @@ async fn a_session_is_recorded_announced_and_handed_to_its_owner() {
     std::fs::remove_dir_all(dir).expect("it is ours");
 }
 
-#[tokio::test]
-async fn nobody_is_recorded_who_was_not_to_be() {
-    let (mut config, dir) = recorded(process_config());
+pub async fn nobody_is_recorded_who_was_not_to_be(config: Config) {
+    let (mut config, dir) = recorded(config);
     config.templates.get_mut("base").expect("a base").recording = false;
     let gateway = TestGateway::with(config.clone()).await;
     let body = json!({"record": true});
@@ -178,9 +185,8 @@ async fn nobody_is_recorded_who_was_not_to_be() {
     std::fs::remove_dir_all(dir).expect("it is ours");
 }
 
-#[tokio::test]
-async fn a_recording_stops_at_its_bound_and_the_session_goes_on() {
-    let (mut config, dir) = recorded(process_config());
+pub async fn a_recording_stops_at_its_bound_and_the_session_goes_on(config: Config) {
+    let (mut config, dir) = recorded(config);
     config.recordings.max_size = ByteSize::kib(64);
     let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
@@ -210,9 +216,8 @@ async fn a_recording_stops_at_its_bound_and_the_session_goes_on() {
     std::fs::remove_dir_all(dir).expect("it is ours");
 }
 
-#[tokio::test]
-async fn the_oldest_recordings_make_room() {
-    let (mut config, dir) = recorded(process_config());
+pub async fn the_oldest_recordings_make_room(config: Config) {
+    let (mut config, dir) = recorded(config);
     config.recordings.max_size = ByteSize::kib(64);
     config.recordings.max_total = ByteSize::kib(100);
     let gateway = TestGateway::with(config).await;

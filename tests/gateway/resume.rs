@@ -11,20 +11,22 @@ use tokio::time::sleep;
 
 use crate::harness::{Client, Heard, TestGateway, process_config, visits};
 
-visits! { on processes, of resume:
-    without_an_offset_everything_held_is_shown_again,
-    who_stays_away_too_long_is_told_what_is_missing,
-    what_is_under_way_at_a_cut_is_not_dropped_for_a_while,
-    a_second_viewer_takes_over,
-    an_exit_while_nobody_looks_is_shown_to_who_comes_back,
-    who_comes_back_after_the_end_learns_why,
-    a_ping_goes_to_the_agent_and_back,
-    the_idle_are_warned_and_then_ended,
-    to_say_i_am_still_here_is_enough,
-    the_lost_are_waited_for_and_then_given_up,
-    an_offset_from_the_future_is_brought_back,
-    an_offset_names_a_byte,
-    a_smaller_window_holds_the_program_earlier,
+visits! {
+    on processes, cluster: {
+        without_an_offset_everything_held_is_shown_again,
+        who_stays_away_too_long_is_told_what_is_missing,
+        what_is_under_way_at_a_cut_is_not_dropped_for_a_while,
+        a_second_viewer_takes_over,
+        an_exit_while_nobody_looks_is_shown_to_who_comes_back,
+        who_comes_back_after_the_end_learns_why,
+        a_ping_goes_to_the_agent_and_back,
+        the_idle_are_warned_and_then_ended,
+        to_say_i_am_still_here_is_enough,
+        the_lost_are_waited_for_and_then_given_up,
+        an_offset_from_the_future_is_brought_back,
+        an_offset_names_a_byte,
+        a_smaller_window_holds_the_program_earlier,
+    }
 }
 
 /// How long a program is held for a lost visitor (`session::HOLD`), and a little.

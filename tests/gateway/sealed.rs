@@ -22,11 +22,11 @@ use crate::harness::{Client, Heard, PATIENCE, TestGateway, docker_config};
 
 pub mod serve;
 
-mod seal;
+pub mod seal;
 
-mod limits;
+pub mod limits;
 
-mod neighbours;
+pub mod neighbours;
 
 pub mod bytes;
 
@@ -44,13 +44,13 @@ mod pool;
 
 mod builds;
 
-mod images;
+pub mod images;
 
 mod faults;
 
-mod keys;
+pub mod keys;
 
-mod guests;
+pub mod guests;
 
 mod ports;
 
@@ -64,9 +64,6 @@ const ENGINE: &str = "/var/run/docker.sock";
 /// gVisor without `--host-uds`, where only attach can carry the link; `deploy/test-runtime.sh`
 /// registers it.
 const NO_SOCKETS: &str = "runsc-nouds";
-
-/// The widest terminal, so that no line that is typed wraps and its echo stays in one piece.
-const WIDE: &str = "cols=1000&rows=50";
 
 /// A line that is seen although its test passes: a measurement, or a reason to be suspicious.
 macro_rules! say {
@@ -197,6 +194,15 @@ fn config() -> Config {
     config
 }
 
+/// Visits to containers, where there is an engine; nothing is left of them.
+pub async fn on_engine<F: Future<Output = ()>>(visit: impl FnOnce(Config) -> F) {
+    let Some(_place) = place().await else { return };
+    let config = config();
+    let namespace = Namespace::of(&config);
+    visit(config).await;
+    namespace.assert_empty().await;
+}
+
 /// A namespace of these tests. Whatever is left in it goes with this.
 pub struct Namespace {
     name: String,
@@ -311,32 +317,12 @@ impl Sealed {
 
     /// A visitor at a prompt of the default template.
     async fn visit(&self) -> Client {
-        self.visit_template("base").await
-    }
-
-    /// A visitor at a prompt of this template.
-    async fn visit_template(&self, template: &str) -> Client {
-        let mut client = self.begin(template).await;
-        client.until("$ ").await;
-        client
-    }
-
-    /// A visitor who has been let in and has seen nothing yet.
-    async fn begin(&self, template: &str) -> Client {
-        let mut client = self
-            .connect(&format!("/ws?{WIDE}&template={template}"))
-            .await;
-        client.ready().await;
-        client
+        self.visit_wide().await
     }
 
     /// End sessions, all at once, and wait until the engine has nothing of them.
     async fn end(&self, clients: impl IntoIterator<Item = Client>) {
-        for mut client in clients {
-            client.send(json!({"type": "close"})).await;
-            assert_eq!(client.closed().await, 1000);
-        }
-        self.assert_empty().await;
+        self.gateway.leave(clients).await;
         self.namespace.assert_empty().await;
     }
 

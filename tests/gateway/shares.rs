@@ -2,9 +2,26 @@
 
 use std::time::Duration;
 
+use belljar::config::Config;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestGateway, process_config};
+use crate::harness::{Client, TestGateway, visits};
+
+visits! {
+    on processes, cluster: {
+        a_guest_sees_everything_and_types_nothing,
+        a_guest_may_type_if_the_owner_says_so,
+        the_size_is_the_owners,
+        a_revoked_share_closes_its_viewers_and_no_others,
+        a_shares_token_is_no_sessions_token,
+        shares_and_viewers_are_bounded,
+        a_slow_guest_costs_only_itself,
+        guests_neither_keep_an_idle_session_nor_end_it,
+        guests_learn_how_the_shell_ended_and_owners_come_and_go,
+        a_guest_who_types_too_fast_is_slowed_with_the_owner,
+        viewers_are_counted,
+    }
+}
 
 /// A share of the client's session: its id and its token.
 pub async fn share(gateway: &TestGateway, owner: &Client, mode: &str) -> (String, String) {
@@ -45,9 +62,8 @@ async fn told_viewers(owner: &mut Client, count: u64) {
     while owner.told("viewers").await["count"] != count {}
 }
 
-#[tokio::test]
-async fn a_guest_sees_everything_and_types_nothing() {
-    let gateway = TestGateway::process().await;
+pub async fn a_guest_sees_everything_and_types_nothing(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     owner.run("echo before").await;
     let (_, token) = share(&gateway, &owner, "read").await;
@@ -77,9 +93,8 @@ async fn a_guest_sees_everything_and_types_nothing() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_guest_may_type_if_the_owner_says_so() {
-    let gateway = TestGateway::process().await;
+pub async fn a_guest_may_type_if_the_owner_says_so(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (_, token) = share(&gateway, &owner, "write").await;
     let (mut typist, ready) = guest(&gateway, &owner, &token).await;
@@ -94,9 +109,8 @@ async fn a_guest_may_type_if_the_owner_says_so() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn the_size_is_the_owners() {
-    let gateway = TestGateway::process().await;
+pub async fn the_size_is_the_owners(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (_, token) = share(&gateway, &owner, "write").await;
     let (mut typist, ready) = guest(&gateway, &owner, &token).await;
@@ -115,9 +129,8 @@ async fn the_size_is_the_owners() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_revoked_share_closes_its_viewers_and_no_others() {
-    let gateway = TestGateway::process().await;
+pub async fn a_revoked_share_closes_its_viewers_and_no_others(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (first, first_token) = share(&gateway, &owner, "read").await;
     let (_, second_token) = share(&gateway, &owner, "write").await;
@@ -156,9 +169,8 @@ async fn a_revoked_share_closes_its_viewers_and_no_others() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_shares_token_is_no_sessions_token() {
-    let gateway = TestGateway::process().await;
+pub async fn a_shares_token_is_no_sessions_token(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let other = gateway.visit().await;
     let (id, token) = share(&gateway, &owner, "write").await;
@@ -196,9 +208,8 @@ async fn a_shares_token_is_no_sessions_token() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn shares_and_viewers_are_bounded() {
-    let gateway = TestGateway::process().await;
+pub async fn shares_and_viewers_are_bounded(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (first, token) = share(&gateway, &owner, "read").await;
     for _ in 1..belljar::session::MAX_SHARES {
@@ -238,10 +249,9 @@ async fn shares_and_viewers_are_bounded() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_slow_guest_costs_only_itself() {
+pub async fn a_slow_guest_costs_only_itself(config: Config) {
     const FLOOD: usize = 4_000_000;
-    let gateway = TestGateway::process().await;
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (_, token) = share(&gateway, &owner, "read").await;
     // One acknowledges nothing, the other does not even read its socket.
@@ -276,9 +286,7 @@ async fn a_slow_guest_costs_only_itself() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn guests_neither_keep_an_idle_session_nor_end_it() {
-    let mut config = process_config();
+pub async fn guests_neither_keep_an_idle_session_nor_end_it(mut config: Config) {
     config.limits.idle_timeout = Duration::from_secs(2);
     let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
@@ -307,9 +315,8 @@ async fn guests_neither_keep_an_idle_session_nor_end_it() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn guests_learn_how_the_shell_ended_and_owners_come_and_go() {
-    let gateway = TestGateway::process().await;
+pub async fn guests_learn_how_the_shell_ended_and_owners_come_and_go(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let owner = gateway.visit().await;
     let (_, token) = share(&gateway, &owner, "write").await;
     let (mut typist, _) = guest(&gateway, &owner, &token).await;
@@ -342,9 +349,7 @@ async fn guests_learn_how_the_shell_ended_and_owners_come_and_go() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_guest_who_types_too_fast_is_slowed_with_the_owner() {
-    let mut config = process_config();
+pub async fn a_guest_who_types_too_fast_is_slowed_with_the_owner(mut config: Config) {
     config.limits.commands_per_minute = 2;
     let gateway = TestGateway::with(config).await;
     let owner = gateway.visit().await;
@@ -357,9 +362,8 @@ async fn a_guest_who_types_too_fast_is_slowed_with_the_owner() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn viewers_are_counted() {
-    let gateway = TestGateway::process().await;
+pub async fn viewers_are_counted(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (_, token) = share(&gateway, &owner, "read").await;
     let (watcher, _) = guest(&gateway, &owner, &token).await;

@@ -8,9 +8,12 @@ use serde_json::json;
 
 use crate::harness::{TestGateway, visits};
 
-visits! { on processes, of terminal:
-    a_visitor_gets_a_shell_and_its_exit_code,
-    a_resize_reaches_the_program,
+visits! {
+    on processes, engine, cluster: {
+        a_visitor_gets_a_shell_and_its_exit_code,
+        a_resize_reaches_the_program,
+        ctrl_c_is_not_held_up_by_what_nobody_reads,
+    }
 }
 
 pub async fn a_visitor_gets_a_shell_and_its_exit_code(config: Config) {
@@ -33,12 +36,29 @@ pub async fn a_resize_reaches_the_program(config: Config) {
     let gateway = TestGateway::with(config).await;
     let mut client = gateway.visit().await;
     client
+        .input("sh -c \"trap 'echo program \\$(stty size); exit' WINCH; echo wai''ting; while :; do sleep 0.1; done\"\r")
+        .await;
+    client.until("waiting\r\n").await;
+    client
         .send(json!({"type": "resize", "cols": 132, "rows": 43}))
         .await;
+    client.until("program 43 132\r\n").await;
+    gateway.stop().await;
+}
+
+/// Lines typed ahead go with it, as they do on Linux.
+pub async fn ctrl_c_is_not_held_up_by_what_nobody_reads(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit().await;
     client
-        .input("trap 'stty size' WINCH; stty size; sleep 0.2; stty size\r")
+        .input("sh -c 'echo star''ted; exec sleep 1000'\r")
         .await;
-    client.until("43 132").await;
+    client.until("started\r\n").await;
+    client.input("echo typed ahead\r".repeat(3)).await;
+    client.input("\x03").await;
+    let seen = client.until("$ ").await;
+    assert!(!seen.contains("\ntyped ahead"), "{seen}");
+    assert_eq!(client.run("echo after").await, "after\n[0]");
     gateway.stop().await;
 }
 

@@ -1,12 +1,31 @@
 //! toolkata's Sandbox API: its REST calls, its terminal dialect, and each of its known faults.
 
+use belljar::config::Config;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Client, PATIENCE, TestGateway};
+use crate::harness::{Client, PATIENCE, TestGateway, visits};
+
+visits! {
+    on processes, cluster: {
+        its_pages_work,
+        init_runs_in_the_visitors_shell_and_says_when_it_is_done,
+        each_init_is_answered_in_order,
+        sizes_are_brought_into_its_own_range,
+        rest_init_runs_before_the_shell,
+        rest_has_the_documented_form,
+        a_page_that_goes_away_can_end_its_session_by_a_beacon,
+        health_is_exactly_what_monitors_know,
+        characters_split_over_chunks_stay_whole,
+        output_cannot_be_taken_for_control_and_pasted_json_is_typed,
+        large_and_bracketed_pastes_arrive,
+        a_second_socket_gets_the_same_shell_and_a_strangers_gets_none,
+        a_guest_may_speak_this_dialect_too,
+    }
+}
 
 /// A session made over REST: id, token, the path of its socket.
 async fn create(gateway: &TestGateway, body: Value) -> (String, String, String) {
@@ -84,9 +103,8 @@ impl Page {
     }
 }
 
-#[tokio::test]
-async fn its_pages_work() {
-    let gateway = TestGateway::process().await;
+pub async fn its_pages_work(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let body = json!({"toolPair": "jj-git", "environment": "base", "timeout": 600_000});
     let (_, _, path) = create(&gateway, body).await;
     let mut page = Page::open(&gateway, &format!("{path}&cols=100&rows=30")).await;
@@ -103,9 +121,8 @@ async fn its_pages_work() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn init_runs_in_the_visitors_shell_and_says_when_it_is_done() {
-    let gateway = TestGateway::process().await;
+pub async fn init_runs_in_the_visitors_shell_and_says_when_it_is_done(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (_, _, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -135,9 +152,8 @@ async fn init_runs_in_the_visitors_shell_and_says_when_it_is_done() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn each_init_is_answered_in_order() {
-    let gateway = TestGateway::process().await;
+pub async fn each_init_is_answered_in_order(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (_, _, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -157,9 +173,8 @@ async fn each_init_is_answered_in_order() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn sizes_are_brought_into_its_own_range() {
-    let gateway = TestGateway::process().await;
+pub async fn sizes_are_brought_into_its_own_range(config: Config) {
+    let gateway = TestGateway::with(config).await;
     for (asked, size) in [
         ("cols=1&rows=1", "5 20"),
         ("cols=9999&rows=9999", "200 500"),
@@ -179,9 +194,8 @@ async fn sizes_are_brought_into_its_own_range() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn rest_init_runs_before_the_shell() {
-    let gateway = TestGateway::process().await;
+pub async fn rest_init_runs_before_the_shell(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let body = json!({"init": ["cd /tmp", "export GREETING=hello"]});
     let (_, _, path) = create(&gateway, body).await;
     let mut page = Page::open(&gateway, &path).await;
@@ -191,9 +205,8 @@ async fn rest_init_runs_before_the_shell() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn rest_has_the_documented_form() {
-    let gateway = TestGateway::process().await;
+pub async fn rest_has_the_documented_form(config: Config) {
+    let gateway = TestGateway::with(config).await;
     for prefix in ["", "/api/v1"] {
         let sessions = format!("{prefix}/sessions");
         let (status, created) = gateway.json("POST", &sessions, &[], json!({})).await;
@@ -245,9 +258,8 @@ async fn rest_has_the_documented_form() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_page_that_goes_away_can_end_its_session_by_a_beacon() {
-    let gateway = TestGateway::process().await;
+pub async fn a_page_that_goes_away_can_end_its_session_by_a_beacon(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (id, token, _) = create(&gateway, json!({})).await;
     let path = format!("/sessions/{id}/destroy?token={token}");
     let (status, ended) = gateway.json("POST", &path, &[], Value::Null).await;
@@ -256,9 +268,8 @@ async fn a_page_that_goes_away_can_end_its_session_by_a_beacon() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn health_is_exactly_what_monitors_know() {
-    let gateway = TestGateway::process().await;
+pub async fn health_is_exactly_what_monitors_know(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (status, body) = gateway.http("GET", "/health", &[], "").await;
     assert_eq!(status, 200);
     let uptime = body
@@ -278,9 +289,8 @@ async fn health_is_exactly_what_monitors_know() {
 
 // --- its known faults ------------------------------------------------------------------------------
 
-#[tokio::test]
-async fn characters_split_over_chunks_stay_whole() {
-    let gateway = TestGateway::process().await;
+pub async fn characters_split_over_chunks_stay_whole(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (_, _, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -295,9 +305,8 @@ async fn characters_split_over_chunks_stay_whole() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn output_cannot_be_taken_for_control_and_pasted_json_is_typed() {
-    let gateway = TestGateway::process().await;
+pub async fn output_cannot_be_taken_for_control_and_pasted_json_is_typed(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (_, _, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -322,9 +331,8 @@ async fn output_cannot_be_taken_for_control_and_pasted_json_is_typed() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn large_and_bracketed_pastes_arrive() {
-    let gateway = TestGateway::process().await;
+pub async fn large_and_bracketed_pastes_arrive(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (_, _, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -341,9 +349,8 @@ async fn large_and_bracketed_pastes_arrive() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_second_socket_gets_the_same_shell_and_a_strangers_gets_none() {
-    let gateway = TestGateway::process().await;
+pub async fn a_second_socket_gets_the_same_shell_and_a_strangers_gets_none(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let (id, token, path) = create(&gateway, json!({})).await;
     let mut page = Page::open(&gateway, &path).await;
     page.until("$ ").await;
@@ -389,9 +396,8 @@ async fn an_end_by_the_clock_does_not_look_like_an_exit() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_guest_may_speak_this_dialect_too() {
-    let gateway = TestGateway::process().await;
+pub async fn a_guest_may_speak_this_dialect_too(config: Config) {
+    let gateway = TestGateway::with(config).await;
     let mut owner = gateway.visit().await;
     let (_, token) = crate::shares::share(&gateway, &owner, "read").await;
     let path = format!(

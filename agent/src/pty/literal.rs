@@ -12,9 +12,6 @@ use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
-/// Keys that arrive together: one press, or a few in quick succession.
-const MAX_KEYS: usize = 64;
-
 const CODES: [SpecialCodeIndex; 3] = [
     SpecialCodeIndex::VINTR,
     SpecialCodeIndex::VQUIT,
@@ -22,24 +19,20 @@ const CODES: [SpecialCodeIndex; 3] = [
 ];
 
 /// Until it is dropped, keys are not signals.
-pub(crate) struct Literal<'fd> {
+pub(super) struct Literal<'fd> {
     pty: BorrowedFd<'fd>,
     before: Termios,
     unused: u8,
 }
 
-/// `Some` if these are keys that the program wants typed and gVisor would not type.
-pub(crate) fn keys<'fd>(pty: BorrowedFd<'fd>, bytes: &[u8]) -> Option<Literal<'fd>> {
-    // Almost every piece of input ends here, without a system call.
-    if bytes.len() > MAX_KEYS || !bytes.iter().any(|b| matches!(b, 0x03 | 0x1a | 0x1c)) {
-        return None;
-    }
+/// `Some` if the program wants these few keys typed, some of which gVisor would not type.
+pub(super) fn keys<'fd>(pty: BorrowedFd<'fd>, keys: &[u8]) -> Option<Literal<'fd>> {
     let before = tcgetattr(pty).ok()?;
     if before.local_modes.contains(LocalModes::ISIG) {
         return None;
     }
     // Fewer keys than values: one is left.
-    let unused = (0x80..=0xff).find(|value| !bytes.contains(value))?;
+    let unused = (0x80..=0xff).find(|value| !keys.contains(value))?;
     let mut changed = before.clone();
     for code in CODES {
         changed.special_codes[code] = unused;

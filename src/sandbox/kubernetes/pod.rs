@@ -209,6 +209,8 @@ fn container(spec: &SandboxSpec) -> Container {
         &template.open_files.to_string(),
         "--file-size",
         &FILE_SIZE.to_string(),
+        "--core-size",
+        "0",
     ];
     let env = template.env.iter().chain(&spec.env);
     let variable = |(name, value): (&String, &String)| EnvVar {

@@ -1,16 +1,22 @@
 //! Guests and recordings in front of real sandboxes.
 
+use belljar::config::Config;
 use serde_json::json;
 
-use super::{Sealed, config, place};
+use crate::harness::{TestGateway, visits};
 use crate::recordings::{Cast, recorded};
 use crate::shares::{guest, share};
 
-#[tokio::test]
-async fn guests_watch_and_type_in_a_sealed_sandbox_and_never_slow_it() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut owner = gateway.visit().await;
+visits! {
+    on engine, cluster: {
+        guests_watch_and_type_in_a_sealed_sandbox_and_never_slow_it,
+        a_sealed_session_is_recorded_to_its_last_byte,
+    }
+}
+
+pub async fn guests_watch_and_type_in_a_sealed_sandbox_and_never_slow_it(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut owner = gateway.visit_wide().await;
     let (_, read) = share(&gateway, &owner, "read").await;
     let (_, write) = share(&gateway, &owner, "write").await;
     let (mut silent, _) = guest(&gateway, &owner, &read).await;
@@ -35,12 +41,10 @@ async fn guests_watch_and_type_in_a_sealed_sandbox_and_never_slow_it() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_sealed_session_is_recorded_to_its_last_byte() {
-    let Some(_place) = place().await else { return };
-    let (config, dir) = recorded(config());
-    let gateway = Sealed::with(config).await;
-    let mut client = gateway.visit().await;
+pub async fn a_sealed_session_is_recorded_to_its_last_byte(config: Config) {
+    let (config, dir) = recorded(config);
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit_wide().await;
     client.input("seq 1 20000; exit 5\r").await;
     assert_eq!(client.told("exit").await["code"], 5);
     client.closed().await;

@@ -12,11 +12,17 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{NO_SOCKETS, Namespace, Sealed, config, engine, place, say};
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, PATIENCE, TestGateway, visits};
+
+visits! {
+    on engine, cluster: {
+        a_shell_of_busybox_and_nothing_else,
+        a_program_in_an_image_without_a_shell,
+    }
+}
 
 /// Templates of images that promise nothing, each as a user with a name and as one without.
-fn images() -> Config {
-    let mut config = config();
+fn images(mut config: Config) -> Config {
     let base = config.templates["base"].clone();
     for (image, command) in [("busybox", "/bin/sh"), ("empty", "/app/hello")] {
         for (user, ids) in [("named", "1000:1000"), ("nameless", "4711:4712")] {
@@ -33,14 +39,12 @@ fn images() -> Config {
 }
 
 /// A visitor at busybox's prompt, `/ $ ` or `~ $ `.
-async fn busybox(gateway: &Sealed, user: &str) -> Client {
+async fn busybox(gateway: &TestGateway, user: &str) -> Client {
     gateway.visit_template(&format!("busybox-{user}")).await
 }
 
-#[tokio::test]
-async fn a_shell_of_busybox_and_nothing_else() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(images()).await;
+pub async fn a_shell_of_busybox_and_nothing_else(config: Config) {
+    let gateway = TestGateway::with(images(config)).await;
     for (user, ids) in [("named", "1000 1000"), ("nameless", "4711 4712")] {
         let mut client = busybox(&gateway, user).await;
         assert_eq!(
@@ -76,15 +80,6 @@ async fn a_shell_of_busybox_and_nothing_else() {
                 .contains("1\n[0]")
         );
 
-        // What the engine signals, the program gets.
-        client.run("trap 'echo got it' USR1").await;
-        let container = gateway.namespace.container_of(&client.session).await;
-        let id = container["Id"].as_str().expect("an id");
-        let kill = format!("/containers/{id}/kill?signal=USR1");
-        assert_eq!(engine("POST", &kill, &Value::Null).await.0, 204);
-        client.input("\r").await;
-        client.until("got it").await;
-        client.until("$ ").await;
         // A program in the foreground can be interrupted, and stopped, although nobody set it up.
         client.input("sleep 600\r").await;
         client.until("sleep 600\r\n").await;
@@ -104,14 +99,29 @@ async fn a_shell_of_busybox_and_nothing_else() {
         (&Value::Null, &json!("SIGUSR2"))
     );
     client.closed().await;
-    gateway.end([]).await;
+    gateway.leave([]).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_program_in_an_image_without_a_shell() {
+async fn what_the_engine_signals_the_program_gets() {
     let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(images()).await;
+    let gateway = Sealed::with(images(config())).await;
+    let mut client = busybox(&gateway, "named").await;
+    client.run("trap 'echo got it' USR1").await;
+    let container = gateway.namespace.container_of(&client.session).await;
+    let id = container["Id"].as_str().expect("an id");
+    let kill = format!("/containers/{id}/kill?signal=USR1");
+    assert_eq!(engine("POST", &kill, &Value::Null).await.0, 204);
+    client.input("\r").await;
+    client.until("got it").await;
+    client.until("$ ").await;
+    gateway.end([client]).await;
+    gateway.stop().await;
+}
+
+pub async fn a_program_in_an_image_without_a_shell(config: Config) {
+    let gateway = TestGateway::with(images(config)).await;
     for user in ["named", "nameless"] {
         let mut client = gateway.begin(&format!("empty-{user}")).await;
         client.until("hello from an empty image\r\n").await;
@@ -134,7 +144,7 @@ async fn a_program_in_an_image_without_a_shell() {
         );
         client.closed().await;
     }
-    gateway.end([]).await;
+    gateway.leave([]).await;
     gateway.stop().await;
 }
 

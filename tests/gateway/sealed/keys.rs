@@ -1,12 +1,18 @@
 //! Keys that mean signals, typed into programs that want them as keys.
 
-use super::{Sealed, config, place};
+use belljar::config::Config;
 
-#[tokio::test]
-async fn a_program_that_wants_ctrl_c_as_a_key_gets_it() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut client = gateway.visit().await;
+use crate::harness::{TestGateway, visits};
+
+visits! {
+    on engine, cluster: {
+        a_program_that_wants_ctrl_c_as_a_key_gets_it,
+    }
+}
+
+pub async fn a_program_that_wants_ctrl_c_as_a_key_gets_it(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit_wide().await;
     let program = "import os, tty; tty.setraw(0); os.write(1, b're' + b'ady'); \
                    got = b''\nwhile len(got) < 5: got += os.read(0, 9)\nprint(got.hex())";
     let program = program.replace('\n', "\\n");

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::serve::Served;
-use super::{Namespace, Sealed, WIDE, config, engine, place, say};
+use super::{Namespace, Sealed, config, engine, place, say};
+use crate::harness::WIDE;
 
 /// Ways to end.
 #[derive(Debug, Clone, Copy)]

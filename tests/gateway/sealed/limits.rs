@@ -2,15 +2,27 @@
 
 use std::time::{Duration, Instant};
 
+use belljar::config::Config;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{Sealed, config, engine, place, python, say, until_or_exit, write_file};
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, PATIENCE, TestGateway, visits};
+
+visits! {
+    on engine, cluster: {
+        a_million_tiny_files_end_at_worst_ones_own_session,
+        limits_of_a_process_hold,
+        a_fork_bomb_ends_in_errors_and_the_shell_lives_on,
+        a_memory_hog_ends_its_own_session_and_says_why,
+        root_of_a_namespace_of_ones_own_ends_only_ones_own_session,
+        a_template_sets_the_limits,
+    }
+}
 
 /// The neighbour notices nothing: it answers, and so does the gateway.
-async fn assert_untouched(gateway: &Sealed, neighbour: &mut Client) {
+async fn assert_untouched(gateway: &TestGateway, neighbour: &mut Client) {
     assert_eq!(neighbour.run("echo $((6*7))").await, "42\n[0]");
     assert_eq!(gateway.http("GET", "/health", &[], "").await.0, 200);
 }
@@ -41,12 +53,10 @@ async fn a_full_disk_is_the_visitors_own_and_the_shell_lives_on() {
 
 /// gVisor keeps what it knows of each file outside of the file system's size, so that very many
 /// tiny ones reach the memory limit first.
-#[tokio::test]
-async fn a_million_tiny_files_end_at_worst_ones_own_session() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
-    let mut client = gateway.visit().await;
+pub async fn a_million_tiny_files_end_at_worst_ones_own_session(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
+    let mut client = gateway.visit_wide().await;
     let program = "import os, errno
 os.chdir('/home/sandbox')
 try:
@@ -60,15 +70,13 @@ except OSError as e: print(errno.errorcode[e.errno], flush=True)";
     }
     client.closed().await;
     assert_untouched(&gateway, &mut neighbour).await;
-    gateway.end([neighbour]).await;
+    gateway.leave([neighbour]).await;
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn limits_of_a_process_hold() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut client = gateway.visit().await;
+pub async fn limits_of_a_process_hold(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit_wide().await;
     let limits = client
         .run("ulimit -Hu; ulimit -Hn; ulimit -Hf; ulimit -Hc")
         .await;
@@ -79,7 +87,41 @@ async fn limits_of_a_process_hold() {
     // Sparse, so that the size is the limit and not the space.
     let seen = client.run("(truncate -s 1G ~/ok) && rm ~/ok; (truncate -s 2G ~/no) 2>/dev/null || stat -c %s ~/no 2>&1").await;
     assert!(!seen.contains("2147483648"), "{seen}");
-    // Half a CPU, as the engine counts it: a clock inside counts time that it was kept waiting, too.
+    gateway.leave([client]).await;
+    gateway.stop().await;
+}
+
+/// On a cluster the size of a directory is the cluster's to hold (docs/configuration.md).
+#[tokio::test]
+async fn a_template_sets_the_size_of_every_place_to_write() {
+    let Some(_place) = place().await else { return };
+    let mut config = config();
+    let mut small = config.templates["base"].clone();
+    small.home_size = ByteSize::mib(2);
+    small.tmp_size = ByteSize::mib(3);
+    config.templates.insert("small".into(), small);
+    let gateway = Sealed::with(config).await;
+    for (template, kib) in [
+        ("base", [1024, 51_200, 10_240]),
+        ("small", [1024, 2048, 3072]),
+    ] {
+        let mut client = gateway.visit_template(template).await;
+        let sizes = client
+            .run("df --output=size /dev/shm ~ /tmp | tail -n +2 | tr -d ' '")
+            .await;
+        let [shm, home, tmp] = kib;
+        assert_eq!(sizes, format!("{shm}\n{home}\n{tmp}\n[0]"), "{template}");
+        gateway.end([client]).await;
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn busy_loops_share_half_a_cpu() {
+    let Some(_place) = place().await else { return };
+    let gateway = Sealed::with(config()).await;
+    let mut client = gateway.visit().await;
+    // As the engine counts it: a clock inside counts time that it was kept waiting, too.
     let container = gateway.namespace.container_of(&client.session).await;
     let id = container["Id"].as_str().expect("an id");
     let used = async || {
@@ -100,16 +142,14 @@ async fn limits_of_a_process_hold() {
     let share = after.saturating_sub(before).as_secs_f64() / (now - begun).as_secs_f64();
     say!("three busy loops in half a CPU: {share:.2} CPUs");
     assert!(share < 0.75, "{share}");
-    gateway.end([client]).await;
+    gateway.leave([client]).await;
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_fork_bomb_ends_in_errors_and_the_shell_lives_on() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
-    let mut client = gateway.visit().await;
+pub async fn a_fork_bomb_ends_in_errors_and_the_shell_lives_on(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
+    let mut client = gateway.visit_wide().await;
     client.input(":(){ :|:& };:\r").await;
     client.until("Resource temporarily unavailable").await;
     let begun = Instant::now();
@@ -133,41 +173,37 @@ async fn a_fork_bomb_ends_in_errors_and_the_shell_lives_on() {
     }
     say!("fork bomb: processes again after {:?}", begun.elapsed());
     assert_untouched(&gateway, &mut neighbour).await;
-    gateway.end([client, neighbour]).await;
+    gateway.leave([client, neighbour]).await;
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_memory_hog_ends_its_own_session_and_says_why() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
+pub async fn a_memory_hog_ends_its_own_session_and_says_why(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
     for hog in ["tail /dev/zero", "python3 -c 'x=bytearray(500*2**20)'"] {
-        let mut client = gateway.visit().await;
+        let mut client = gateway.visit_wide().await;
         let begun = Instant::now();
         client.input(format!("{hog}\r")).await;
         let exit = client.told("exit").await;
         say!("memory hog ({hog}): ended after {:?}", begun.elapsed());
         assert_eq!(exit["reason"], "out_of_memory", "{exit}");
         assert_eq!(client.closed().await, 1011);
-        let gone = gateway.namespace.gone(&client.session).await;
-        say!("memory hog: its container gone {gone:?} later");
+        let gone = gateway.left(1).await;
+        say!("memory hog: its sandbox gone {gone:?} later");
         assert_untouched(&gateway, &mut neighbour).await;
     }
-    gateway.end([neighbour]).await;
+    gateway.leave([neighbour]).await;
     gateway.stop().await;
 }
 
 /// gVisor gives every process the right to make itself root of a user namespace, where the limit on
 /// processes does not count and a tmpfs needs no size. What is left is the outer wall: the sandbox
 /// ends, and nothing else notices.
-#[tokio::test]
-async fn root_of_a_namespace_of_ones_own_ends_only_ones_own_session() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
+pub async fn root_of_a_namespace_of_ones_own_ends_only_ones_own_session(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
 
-    let mut client = gateway.visit().await;
+    let mut client = gateway.visit_wide().await;
     assert_eq!(client.run("unshare -Ur id -u").await, "0\n[0]");
     client
         .input("unshare -Urm sh -c 'mount -t tmpfs none /mnt && cat /dev/zero >/mnt/x'\r")
@@ -176,7 +212,7 @@ async fn root_of_a_namespace_of_ones_own_ends_only_ones_own_session() {
     assert_eq!(client.closed().await, 1011);
     assert_untouched(&gateway, &mut neighbour).await;
 
-    let mut client = gateway.visit().await;
+    let mut client = gateway.visit_wide().await;
     write_file(&mut client, "/tmp/bomb", "bomb() { bomb | bomb & }\nbomb").await;
     client.input("unshare -Ur bash /tmp/bomb\r").await;
     let exit = client.told("exit").await;
@@ -189,32 +225,23 @@ async fn root_of_a_namespace_of_ones_own_ends_only_ones_own_session() {
     assert_eq!(client.closed().await, 1011);
     assert_untouched(&gateway, &mut neighbour).await;
 
-    gateway.end([neighbour]).await;
+    gateway.leave([neighbour]).await;
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_template_sets_the_limits() {
-    let Some(_place) = place().await else { return };
-    let mut config = config();
+pub async fn a_template_sets_the_limits(mut config: Config) {
     let template = config.templates.get_mut("base").expect("there is a base");
     template.memory = ByteSize::mib(256);
     template.pids = 40;
     template.open_files = 256;
-    template.home_size = ByteSize::mib(2);
-    template.tmp_size = ByteSize::mib(3);
-    let gateway = Sealed::with(config).await;
-    let mut client = gateway.visit().await;
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit_wide().await;
     assert_eq!(client.run("ulimit -u; ulimit -n").await, "40\n256\n[0]");
-    let sizes = client
-        .run("df --output=size ~ /tmp | tail -n +2 | tr -d ' '")
-        .await;
-    assert_eq!(sizes, "2048\n3072\n[0]");
     // More than the default's 128 MiB, less than 256.
     let seen = client
         .run("python3 -c 'print(len(bytearray(180*2**20)))'")
         .await;
     assert_eq!(seen, "188743680\n[0]");
-    gateway.end([client]).await;
+    gateway.leave([client]).await;
     gateway.stop().await;
 }

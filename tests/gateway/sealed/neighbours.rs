@@ -2,19 +2,29 @@
 
 use std::time::{Duration, Instant};
 
+use belljar::config::{Config, LauncherKind};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{Sealed, config, place, python, say, until_or_exit};
-use crate::harness::Client;
+use crate::harness::{Client, TestGateway, visits};
 
-#[tokio::test]
-async fn the_agent_cannot_be_read_traced_or_changed() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut client = gateway.visit().await;
+visits! {
+    on engine, cluster: {
+        the_agent_cannot_be_read_traced_or_changed,
+        signals_to_the_agent_end_at_worst_ones_own_session,
+        a_stopped_agent_holds_up_nobody,
+        killing_everything_kills_nobody_else,
+        neighbours_do_not_see_each_other,
+        a_session_id_without_its_token_opens_nothing,
+    }
+}
+
+pub async fn the_agent_cannot_be_read_traced_or_changed(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut client = gateway.visit_wide().await;
     let agent = client.run("tr '\\0' ' ' </proc/1/cmdline").await;
-    assert!(agent.starts_with("/.belljar/agent "), "{agent}");
+    assert!(agent.contains("agent --sandbox "), "{agent}");
 
     let attempts = r#"
 import ctypes, os, signal, struct, subprocess
@@ -61,7 +71,9 @@ print("end")
     let streams = client
         .run("cd /proc/1/fd && readlink -f * | sort | uniq -c")
         .await;
-    assert!(!streams.contains("host:"), "{streams}");
+    if !agent.contains("--link stdio") {
+        assert!(!streams.contains("host:"), "{streams}");
+    }
     say!("the agent's streams, as its visitor sees them: {streams:?}");
     let more = client
         .run("comm -23 <(tr '\\0' '\\n' 2>/dev/null </proc/1/environ | grep -v ^PATH= | sort) <(env | sort)")
@@ -72,22 +84,20 @@ print("end")
     );
     let seen = client.run("prlimit --pid 1 --nofile=3; echo alive").await;
     assert!(seen.contains("alive"), "{seen}");
-    gateway.end([client]).await;
+    gateway.leave([client]).await;
     gateway.stop().await;
 }
 
 /// Whatever a visitor sends the agent ends at worst the visitor's own session, in time and with a
 /// word; the gateway and its other visitors go on.
-#[tokio::test]
-async fn signals_to_the_agent_end_at_worst_ones_own_session() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
+pub async fn signals_to_the_agent_end_at_worst_ones_own_session(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
     let mut ends = Vec::new();
     for signal in [
         "KILL", "STOP", "SEGV", "TERM", "INT", "HUP", "USR1", "ABRT", "CHLD", "34",
     ] {
-        let mut client = gateway.visit().await;
+        let mut client = gateway.visit_wide().await;
         client
             .input(format!("kill -{signal} 1; echo si''gnalled\r"))
             .await;
@@ -114,22 +124,20 @@ async fn signals_to_the_agent_end_at_worst_ones_own_session() {
             ends.push(format!("{signal}: {reason}"));
         }
         client.closed().await;
-        gateway.namespace.gone(&client.session).await;
+        gateway.left(1).await;
         assert_eq!(neighbour.run("echo $((6*7))").await, "42\n[0]");
     }
     say!("signals to PID 1: {}", ends.join(", "));
-    gateway.end([neighbour]).await;
+    gateway.leave([neighbour]).await;
     gateway.stop().await;
 }
 
 /// An agent that its visitor has stopped answers nothing any more, and its link is full. Whoever
 /// asks something of it waits for a while, and no longer; its session can be ended as any other.
-#[tokio::test]
-async fn a_stopped_agent_holds_up_nobody() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
-    let mut client = gateway.visit().await;
+pub async fn a_stopped_agent_holds_up_nobody(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
+    let mut client = gateway.visit_wide().await;
     client.input("kill -STOP 1\r").await;
     sleep(Duration::from_millis(500)).await;
     // More than fits anywhere on the way: in the end the gateway does not read it any more.
@@ -156,18 +164,16 @@ async fn a_stopped_agent_holds_up_nobody() {
     let path = format!("/sessions/{session}");
     let (status, body) = gateway.http("DELETE", &path, &headers, "").await;
     assert!(status < 300, "{status} {body}");
-    gateway.namespace.gone(&session).await;
+    gateway.left(1).await;
     say!("ending it: gone after {:.1?}", begun.elapsed());
-    gateway.end([neighbour]).await;
+    gateway.leave([neighbour]).await;
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn killing_everything_kills_nobody_else() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut neighbour = gateway.visit().await;
-    let mut client = gateway.visit().await;
+pub async fn killing_everything_kills_nobody_else(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut neighbour = gateway.visit_wide().await;
+    let mut client = gateway.visit_wide().await;
     // Everything but the caller and PID 1.
     client.run("(sleep 600 & sleep 600 & sleep 600 &)").await;
     // Waits in the shell itself: gVisor may lock itself up if processes end at the moment when the
@@ -178,7 +184,7 @@ async fn killing_everything_kills_nobody_else() {
         .await;
     assert!(!left.contains("sleep") && left.contains("agent"), "{left}");
     assert_eq!(neighbour.run("echo $((6*7))").await, "42\n[0]");
-    gateway.end([client, neighbour]).await;
+    gateway.leave([client, neighbour]).await;
     gateway.stop().await;
 }
 
@@ -227,12 +233,14 @@ print(sorted(seen))
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn neighbours_do_not_see_each_other() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut alice = gateway.visit().await;
-    let mut mallory = gateway.visit().await;
+pub async fn neighbours_do_not_see_each_other(config: Config) {
+    let name = match config.launcher {
+        LauncherKind::Kubernetes => config.kubernetes.instance.clone(),
+        _ => config.docker.namespace.clone(),
+    };
+    let gateway = TestGateway::with(config).await;
+    let mut alice = gateway.visit_wide().await;
+    let mut mallory = gateway.visit_wide().await;
     let serve = "import socket, time, os
 held = []
 for where in ['\\0secret', '/tmp/secret.sock']:
@@ -281,7 +289,7 @@ print("process", "yes" if any("serve.py" in p for p in processes) else "no", {mi
         .run("env; tr '\\0' '\\n' </proc/1/cmdline; hostname; cat /proc/mounts")
         .await;
     for secret in [
-        gateway.namespace.name.as_str(),
+        name.as_str(),
         &gateway.address.to_string(),
         &mallory.session,
         &mallory.token,
@@ -289,16 +297,14 @@ print("process", "yes" if any("serve.py" in p for p in processes) else "no", {mi
     ] {
         assert!(!environment.contains(secret), "{secret} in {environment}");
     }
-    gateway.end([alice, mallory]).await;
+    gateway.leave([alice, mallory]).await;
     gateway.stop().await;
 }
 
 /// A visitor who knows another's session but not its token gets nothing, dead or alive.
-#[tokio::test]
-async fn a_session_id_without_its_token_opens_nothing() {
-    let Some(_place) = place().await else { return };
-    let gateway = Sealed::with(config()).await;
-    let mut alice = gateway.visit().await;
+pub async fn a_session_id_without_its_token_opens_nothing(config: Config) {
+    let gateway = TestGateway::with(config).await;
+    let mut alice = gateway.visit_wide().await;
     let mut mallory: Client = gateway
         .connect(&format!("/sessions/{}/ws", alice.session))
         .await;
@@ -307,6 +313,6 @@ async fn a_session_id_without_its_token_opens_nothing() {
         .await;
     assert_eq!(mallory.closed().await, 4003);
     assert_eq!(alice.run("echo alive").await, "alive\n[0]");
-    gateway.end([alice]).await;
+    gateway.leave([alice]).await;
     gateway.stop().await;
 }

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{Namespace, WIDE, config};
-use crate::harness::{Client, PATIENCE, agent, connect_to};
+use super::{Namespace, config};
+use crate::harness::{Client, PATIENCE, WIDE, agent, connect_to};
 
 /// Where the sandboxes of a gateway are.
 pub trait Home {
