@@ -18,7 +18,6 @@ visits! {
         rest_init_runs_before_the_shell,
         rest_has_the_documented_form,
         a_page_that_goes_away_can_end_its_session_by_a_beacon,
-        health_is_exactly_what_monitors_know,
         characters_split_over_chunks_stay_whole,
         output_cannot_be_taken_for_control_and_pasted_json_is_typed,
         large_and_bracketed_pastes_arrive,
@@ -268,8 +267,9 @@ pub async fn a_page_that_goes_away_can_end_its_session_by_a_beacon(config: Confi
     gateway.stop().await;
 }
 
-pub async fn health_is_exactly_what_monitors_know(config: Config) {
-    let gateway = TestGateway::with(config).await;
+#[tokio::test]
+async fn health_is_exactly_what_monitors_know() {
+    let gateway = TestGateway::process().await;
     let (status, body) = gateway.http("GET", "/health", &[], "").await;
     assert_eq!(status, 200);
     let uptime = body
