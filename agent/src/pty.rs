@@ -118,11 +118,11 @@ impl Pty {
 
     fn try_write(&self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut unread = self.unread.lock().expect("no panic while it is held");
+        if let Some(at) = job::signal(bytes) {
+            // What was typed after it is not dropped with what was typed before.
+            return self.write_signal(&mut unread, &bytes[..=at]);
+        }
         if bytes.len() <= KEYS {
-            if let Some(at) = job::signal(bytes) {
-                // What was typed after it is not dropped with what was typed before.
-                return self.write_signal(&mut unread, &bytes[..=at]);
-            }
             if *unread + bytes.len() > ROOM && self.is_read() {
                 *unread = 0;
             }
@@ -135,15 +135,16 @@ impl Pty {
         self.write_waiting(bytes)
     }
 
-    /// Type keys of which the last means a signal, unless the program wants it typed.
-    fn write_signal(&self, unread: &mut usize, keys: &[u8]) -> Result<usize, Errno> {
-        let literal = literal::keys(self.fd.as_fd(), keys);
-        let written = self.write_waiting(keys)?;
-        if literal.is_none() {
-            job::signalled(self.fd.as_fd());
-        }
+    /// Type bytes of which the last means a signal, unless the program wants it typed.
+    fn write_signal(&self, unread: &mut usize, bytes: &[u8]) -> Result<usize, Errno> {
         // It is looked at before the next key.
         *unread = ROOM;
+        let is_keys = bytes.len() <= KEYS;
+        let literal = is_keys.then(|| literal::keys(self.fd.as_fd(), bytes));
+        let written = self.write_waiting(bytes)?;
+        if let (None, Some(key)) = (literal.flatten(), bytes[..written].last()) {
+            job::typed(self.fd.as_fd(), *key);
+        }
         Ok(written)
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::{LocalModes, tcgetattr, tcgetpgrp};
+use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr, tcgetpgrp};
 
 use super::slave;
 use crate::proc;
@@ -13,7 +13,14 @@ use crate::proc;
 /// Most lines that one Ctrl-C drops: a moment's work, and more than anybody types ahead.
 const MAX_LINES: usize = 4096;
 
-/// The last of these keys that means a signal, if one does.
+/// The keys that mean a signal, as a terminal knows them.
+pub(super) const SIGNALS: [SpecialCodeIndex; 3] = [
+    SpecialCodeIndex::VINTR,
+    SpecialCodeIndex::VQUIT,
+    SpecialCodeIndex::VSUSP,
+];
+
+/// The last of these keys that usually means a signal, if one does.
 pub(super) fn signal(keys: &[u8]) -> Option<usize> {
     keys.iter().rposition(|b| matches!(b, 0x03 | 0x1a | 0x1c))
 }
@@ -35,12 +42,14 @@ pub(super) fn resized(pty: BorrowedFd<'_>, session: Pid) {
     }
 }
 
-/// A key that means a signal was typed: drop what was typed before it and not read, which on Linux goes
-/// with the signal. gVisor looks at a line only when the one before it has been read, and with this at
-/// the key. Not if the program wants to keep it (`NOFLSH`).
-pub(super) fn signalled(pty: BorrowedFd<'_>) {
-    let keeps = tcgetattr(pty).is_ok_and(|now| now.local_modes.contains(LocalModes::NOFLSH));
-    if keeps || !is_ours(pty) {
+/// This key was typed. If it means a signal, drop what was typed before it and not read, which on Linux
+/// goes with the signal. gVisor looks at a line only when the one before it has been read, and with this
+/// at the key. Not if the program wants to keep it (`NOFLSH`).
+pub(super) fn typed(pty: BorrowedFd<'_>, key: u8) {
+    let Ok(now) = tcgetattr(pty) else { return };
+    let signals = now.local_modes.contains(LocalModes::ISIG)
+        && SIGNALS.iter().any(|code| now.special_codes[*code] == key);
+    if !signals || now.local_modes.contains(LocalModes::NOFLSH) || !is_ours(pty) {
         return;
     }
     let Ok(slave) = slave(pty) else { return };

@@ -8,15 +8,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
-};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-const CODES: [SpecialCodeIndex; 3] = [
-    SpecialCodeIndex::VINTR,
-    SpecialCodeIndex::VQUIT,
-    SpecialCodeIndex::VSUSP,
-];
+use super::job::SIGNALS;
 
 /// Until it is dropped, keys are not signals.
 pub(super) struct Literal<'fd> {
@@ -34,7 +28,7 @@ pub(super) fn keys<'fd>(pty: BorrowedFd<'fd>, keys: &[u8]) -> Option<Literal<'fd
     // Fewer keys than values: one is left.
     let unused = (0x80..=0xff).find(|value| !keys.contains(value))?;
     let mut changed = before.clone();
-    for code in CODES {
+    for code in SIGNALS {
         changed.special_codes[code] = unused;
     }
     tcsetattr(pty, OptionalActions::Now, &changed).ok()?;
@@ -51,7 +45,7 @@ impl Drop for Literal<'_> {
         let Ok(mut now) = tcgetattr(self.pty) else {
             return;
         };
-        for code in CODES {
+        for code in SIGNALS {
             if now.special_codes[code] == self.unused {
                 now.special_codes[code] = self.before.special_codes[code];
             }

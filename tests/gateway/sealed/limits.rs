@@ -170,6 +170,7 @@ pub async fn a_fork_bomb_ends_in_errors_and_the_shell_lives_on(config: Config) {
             break;
         }
         client.input("\x03").await;
+        assert_untouched(&gateway, &mut neighbour).await;
     }
     say!("fork bomb: processes again after {:?}", begun.elapsed());
     assert_untouched(&gateway, &mut neighbour).await;
