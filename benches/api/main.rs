@@ -12,6 +12,7 @@
 #![allow(
     clippy::format_collect,
     clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
     reason = "statistics of small numbers, few bytes"
 )]
 
