@@ -59,8 +59,27 @@ mod tests {
         let found = found.expect("it runs");
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
         assert_eq!(found.parent(), parent);
-        let session = rustix::process::getsid(None).expect("there is one");
-        assert_eq!(found.session(), session.as_raw_nonzero().get());
+    }
+
+    /// A child's, for the own one's leader may be outside of this PID namespace, as it often is in
+    /// a container.
+    #[test]
+    fn a_session_is_its_leaders() {
+        let mut child = std::process::Command::new("setsid")
+            .args(["sleep", "60"])
+            .spawn()
+            .expect("util-linux");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        let leads = |process: Process| {
+            process.pid.as_raw_nonzero().get() == pid && process.session() == pid
+        };
+        let led = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            processes().any(leads)
+        });
+        child.kill().expect("it runs");
+        child.wait().expect("it is a child");
+        assert!(led, "setsid made no session of its own");
     }
 
     #[test]
