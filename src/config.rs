@@ -284,6 +284,10 @@ fn default_run_dir() -> PathBuf {
 /// name after them, and separators, they must fit into the 107 of a socket's address.
 const MAX_SOCKET_DIR: usize = 107 - "/".len() - "/".len() - 32 - "/link.sock".len();
 
+/// Bytes of the directory that the `process` launcher has in the place of the namespace's:
+/// `process-`, and a process id.
+const PROCESS_DIR: usize = "process-".len() + "4194304".len();
+
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -460,12 +464,14 @@ impl Config {
             "must be 1 to 32 letters, digits or hyphens",
         );
 
-        let length = self.run_dir.as_os_str().len() + namespace.len();
+        let length = self.run_dir.as_os_str().len() + namespace.len().max(PROCESS_DIR);
         check(
             "run_dir",
             self.run_dir.is_absolute() && length <= MAX_SOCKET_DIR,
             &format!(
-                "must be an absolute path, with docker.namespace of at most {MAX_SOCKET_DIR} bytes"
+                "must be an absolute path of at most {} bytes, with docker.namespace of at most \
+                 {MAX_SOCKET_DIR}",
+                MAX_SOCKET_DIR - PROCESS_DIR
             ),
         );
         wrong.extend(self.limits.check());

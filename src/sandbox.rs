@@ -47,6 +47,8 @@ mod pressure;
 
 mod notes;
 
+mod sockets;
+
 mod leave;
 
 mod pulse;
@@ -210,7 +212,7 @@ pub fn launcher(config: &Config) -> Arc<dyn Launcher> {
     match config.launcher {
         LauncherKind::Docker => Arc::new(docker::DockerLauncher::new(config)),
         LauncherKind::Kubernetes => Arc::new(kubernetes::KubernetesLauncher::new(config)),
-        LauncherKind::Process => Arc::new(process::ProcessLauncher::new(config.agent.clone())),
+        LauncherKind::Process => Arc::new(process::ProcessLauncher::new(config)),
     }
 }
 

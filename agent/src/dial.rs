@@ -42,16 +42,11 @@ pub(crate) fn dial(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((input, output))
 }
 
-/// Serve the link on standard input and output: one socket (the `process` launcher), or two pipes
-/// (an engine's attach).
+/// Serve the link on standard input and output: the two pipes of an engine's attach.
 fn stdio(agent: &Arc<Agent>) -> io::Result<()> {
     let input = io::stdin().as_fd().try_clone_to_owned()?;
-    let output = if wire::is_socket(&input)? {
-        input.try_clone()?
-    } else {
-        wire::can_give_up(io::stdout())?;
-        io::stdout().as_fd().try_clone_to_owned()?
-    };
+    wire::can_give_up(io::stdout())?;
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
     agent.serve(&input, output);
     Ok(())
 }

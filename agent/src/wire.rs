@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -123,11 +123,6 @@ pub(crate) fn serve(input: &OwnedFd, output: OwnedFd, over: Over, start: impl Fn
 pub(crate) fn can_give_up(pipe: impl AsFd) -> io::Result<()> {
     let flags = fcntl_getfl(&pipe)?;
     Ok(fcntl_setfl(pipe, flags | OFlags::NONBLOCK)?)
-}
-
-/// Whether this is a socket: read and written by one descriptor.
-pub(crate) fn is_socket(fd: impl AsFd) -> io::Result<bool> {
-    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Socket)
 }
 
 impl AsyncRead for Wire {

@@ -62,7 +62,7 @@ pub(super) async fn run(config: &Config) -> ExitCode {
         LauncherKind::Docker => docker(config, &mut report).await,
         LauncherKind::Kubernetes => kubernetes(config, &mut report).await,
         LauncherKind::Process => {
-            let launcher = ProcessLauncher::new(config.agent.clone());
+            let launcher = ProcessLauncher::new(config);
             if report.result("agent", launcher.ping().await).is_some() {
                 let agent = config.agent.display().to_string();
                 report.line(true, "agent", &agent, "");

@@ -1,17 +1,15 @@
 //! The `docker` launcher: containers of a Docker or Podman engine. Here and below is all that knows bollard.
 
 use std::collections::HashMap;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use belljar_link::message::{AGENT_THREADS, KEY_BYTES};
-use belljar_link::socket::{QuietSocket, Redial, listen};
+use belljar_link::message::AGENT_THREADS;
+use belljar_link::socket::{QuietSocket, Redial};
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
@@ -22,26 +20,22 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use futures::{StreamExt, TryStreamExt};
-use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::io::StreamReader;
-use tracing::{Instrument, info_span, instrument};
+use tracing::instrument;
 
 use super::builds::{Built, Dockerfile};
 use super::launcher::Transport;
 use super::notes::Notes;
+use super::sockets::{SOCKET_NAME, Sockets, dialled};
 use super::{Death, LaunchError, Launcher, SandboxId, SandboxSpec};
 use crate::config::{self, Config, Template};
-use crate::secret::random_hex;
 
 mod build;
 
 /// Deadline of one engine call, seconds. A start takes 0.4 s, and a few seconds behind a queue of
 /// others.
 const CALL_DEADLINE: u64 = 30;
-
-/// How long a started agent may take to dial. It takes milliseconds.
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// After the link has ended, how long the engine may take to say why. It takes a moment to notice
 /// the sandbox's end, on a busy machine more than half a second. Shorter than what a visitor waits
@@ -61,7 +55,6 @@ const STOP_SIGNAL: &str = "SIGTERM";
 /// Where things are inside a sandbox.
 const AGENT_INSIDE: &str = "/.belljar/agent";
 const LINK_INSIDE: &str = "/.belljar/link";
-const SOCKET_NAME: &str = "link.sock";
 
 /// gVisor runs on threads of the host: 27 when idle, more for each process. At this limit the whole
 /// sandbox dies, so it is only the outer wall; `RLIMIT_NPROC` is the visitor's limit.
@@ -92,8 +85,8 @@ pub struct DockerLauncher {
     engine: config::Docker,
     /// The agent's binary, mounted into every sandbox.
     agent: PathBuf,
-    /// Directory of this namespace's sockets, and of its notes.
-    sockets: PathBuf,
+    /// In the directory of this namespace, as the notes are.
+    sockets: Sockets,
     notes: Notes,
     /// The engine's API version, asked once.
     version: OnceLock<ClientVersion>,
@@ -104,12 +97,12 @@ pub struct DockerLauncher {
 impl DockerLauncher {
     /// A launcher for the configured engine. Nothing is contacted yet.
     pub fn new(config: &Config) -> Self {
-        let sockets = config.run_dir.join(&config.docker.namespace);
+        let dir = config.run_dir.join(&config.docker.namespace);
         Self {
             engine: config.docker.clone(),
             agent: config.agent.clone(),
-            notes: Notes::new(sockets.clone()),
-            sockets,
+            notes: Notes::new(dir.clone()),
+            sockets: Sockets::new(dir),
             version: OnceLock::new(),
             route: AtomicU8::new(0),
         }
@@ -227,17 +220,12 @@ impl DockerLauncher {
         format!("{}-{id}", self.engine.namespace)
     }
 
-    /// The directory that holds a sandbox's socket and nothing else.
-    fn socket_dir(&self, id: &SandboxId) -> PathBuf {
-        self.sockets.join(id.as_str())
-    }
-
     fn container(&self, spec: &SandboxSpec, link: Route) -> ContainerCreateBody {
         let template = &spec.template;
         let mut binds = vec![format!("{}:{AGENT_INSIDE}:ro", self.agent.display())];
         let link_argument = match link {
             Route::Socket => {
-                let dir = self.socket_dir(&spec.id);
+                let dir = self.sockets.dir(&spec.id);
                 binds.push(format!("{}:{LINK_INSIDE}:ro", dir.display()));
                 format!("{LINK_INSIDE}/{SOCKET_NAME}")
             }
@@ -378,13 +366,7 @@ impl DockerLauncher {
         engine: &Docker,
         spec: &SandboxSpec,
     ) -> Result<QuietSocket, LaunchError> {
-        let dir = self.socket_dir(&spec.id);
-        let listener = make_dir(&self.sockets, &dir)
-            .and_then(|()| listen(&dir.join(SOCKET_NAME)))
-            .map_err(|cause| LaunchError::Host {
-                doing: format!("making the socket in {}", dir.display()),
-                cause,
-            })?;
+        let listener = self.sockets.make(&spec.id)?;
         self.create(engine, spec, Route::Socket).await?;
         self.start_container(engine, &spec.id).await?;
         let name = self.container_name(&spec.id);
@@ -392,7 +374,7 @@ impl DockerLauncher {
             .wait_container(&name, None::<WaitContainerOptions>)
             .boxed();
         tokio::select! {
-            dialled = dialled(listener).instrument(info_span!("dial")) => dialled,
+            dialled = dialled(listener) => dialled,
             // An error of the wait itself says nothing; the call decides.
             Some(status) = died.next() => Err(self.died_early(spec, status).await),
         }
@@ -517,21 +499,14 @@ impl Launcher for DockerLauncher {
     }
 
     async fn relink(&self, id: &SandboxId) -> Result<Box<dyn Transport>, LaunchError> {
-        let dir = self.socket_dir(id);
-        let listener = listen(&dir.join(SOCKET_NAME)).map_err(|cause| LaunchError::Host {
-            doing: format!("making the socket in {} anew", dir.display()),
-            cause,
-        })?;
-        let socket = dialled(listener).instrument(info_span!("dial")).await?;
+        let socket = dialled(self.sockets.listen(id)?).await?;
         // As good a proof of this route as a start.
         self.route.store(Route::Socket as u8, Ordering::Relaxed);
         Ok(Box::new(socket))
     }
 
     fn redial(&self, id: &SandboxId) -> Option<Redial> {
-        let path = self.socket_dir(id).join(SOCKET_NAME);
-        let key = random_hex::<{ KEY_BYTES / 2 }>;
-        (self.route() == Some(Route::Socket)).then(|| Redial::new(path, key))
+        (self.route() == Some(Route::Socket)).then(|| self.sockets.redial(id))
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError> {
@@ -547,7 +522,7 @@ impl Launcher for DockerLauncher {
             .into_iter()
             .filter_map(|c| SandboxId::parse(c.labels?.get(LABEL_SANDBOX)?));
         // A socket or a note whose container is gone is a leftover too.
-        let of_file = std::fs::read_dir(&self.sockets)
+        let of_file = std::fs::read_dir(self.sockets.root())
             .into_iter()
             .flatten()
             .filter_map(|entry| SandboxId::parse(entry.ok()?.path().file_stem()?.to_str()?));
@@ -581,14 +556,11 @@ impl Launcher for DockerLauncher {
             | Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
             Err(error) => return Err(self.error("remove a container", error)),
         }
-        let socket = match std::fs::remove_dir_all(self.socket_dir(id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-        note.and(socket).map_err(|cause| LaunchError::Host {
-            doing: "removing a sandbox's note and socket".into(),
-            cause,
-        })
+        note.and(self.sockets.remove(id))
+            .map_err(|cause| LaunchError::Host {
+                doing: "removing a sandbox's note and socket".into(),
+                cause,
+            })
     }
 
     async fn build(&self, name: &str, dockerfile: &Dockerfile) -> Result<Built, LaunchError> {
@@ -624,30 +596,6 @@ impl Launcher for DockerLauncher {
             Death::OutOfMemory
         } else {
             Death::Unknown
-        }
-    }
-}
-
-/// Make a sandbox's directory. Only the gateway can reach the directories.
-fn make_dir(sockets: &Path, dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(sockets)?;
-    std::fs::set_permissions(sockets, Permissions::from_mode(0o700))?;
-    std::fs::create_dir(dir)?;
-    std::fs::set_permissions(dir, Permissions::from_mode(0o755))
-}
-
-/// The agent's call. It is the only one: the listener is gone afterwards.
-async fn dialled(listener: UnixListener) -> Result<QuietSocket, LaunchError> {
-    let accept = async {
-        let (socket, _) = listener.accept().await?;
-        QuietSocket::new(socket.into_std()?)
-    };
-    match timeout(DIAL_DEADLINE, accept).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(cause)) => Err(LaunchError::NoLink(cause.to_string())),
-        Err(_) => {
-            let seconds = DIAL_DEADLINE.as_secs();
-            Err(LaunchError::NoLink(format!("no call within {seconds} s")))
         }
     }
 }
