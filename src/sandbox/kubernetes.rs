@@ -41,13 +41,16 @@ mod pods;
 
 mod pool;
 
+mod stage;
+
 mod trouble;
 
 use pod::{
     AGENT, ANNOTATION_NOTE, LABEL_BOOT, LABEL_INSTANCE, LABEL_REPLICA, LABEL_SESSION, label_value,
     pod_name,
 };
-use pods::{Pods, Stage};
+use pods::Pods;
+use stage::Stage;
 use trouble::{Doing, trouble};
 
 /// How long one call of the API server may take. It takes milliseconds.

@@ -12,15 +12,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use super::deadline::{Deadlines, Due};
+use super::note::Note;
 use super::recording::{Archive, Recorded, Recorder};
-use super::{
-    AttachRequest, Command, EndReason, Ending, Leave, Note, Notice, Place, Presence, Session,
-    State, Viewer,
-};
+use super::state::{EndReason, Ending, Notice, State};
+use super::viewer::{AttachRequest, Place, Presence, Viewer};
+use super::{Command, Session};
 use crate::limit::Permit;
 use crate::sandbox::{
-    Death, LaunchError, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot, Warm,
-    leaving, silent,
+    Death, LaunchError, Leave, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot,
+    Warm, leaving, silent,
 };
 use crate::telemetry::{Metrics, note_error};
 

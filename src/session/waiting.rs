@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{CreateError, Plan, Room, Session, Sessions};
+use super::Session;
+use super::create::{CreateError, Plan};
+use super::sessions::{Room, Sessions};
 use crate::limit::Permit;
 use crate::sandbox::{Place, Slot, Ticket, Turn};
 use crate::secret::Token;

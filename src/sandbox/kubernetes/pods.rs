@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -23,7 +23,7 @@ use super::pod::{
     ANNOTATION_HOLDER, ANNOTATION_NOTE, ANNOTATION_TERMINAL, LABEL_BOOT, LABEL_OWNER, LABEL_POOL,
     LABEL_REPLICA, LABEL_SANDBOX, LABEL_SESSION, LABEL_TEMPLATE, label_value,
 };
-use super::trouble::Stuck;
+use super::stage::Stage;
 
 /// What has finished is left to its own gateway for so long, which may want to know why.
 const OTHERS: Duration = Duration::from_secs(60);
@@ -52,21 +52,6 @@ impl Backoff for Pauses {
     fn reset(&mut self) {
         self.0.reset();
     }
-}
-
-/// Where a pod is in its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// It will run.
-    Pending,
-    Running,
-    /// It will not run as things are.
-    Stuck(Stuck),
-    Finished {
-        /// Its memory limit was reached.
-        oom: bool,
-        why: String,
-    },
 }
 
 /// What is known of one pod.
@@ -416,7 +401,7 @@ fn known(pod: &Pod, before: &HashMap<SandboxId, Known>) -> Option<(SandboxId, Kn
             why: "its pod is being removed".into(),
         }
     } else {
-        stage(pod.status.as_ref())
+        Stage::of(pod.status.as_ref())
     };
     let over = matches!(stage, Stage::Finished { .. });
     let annotations = pod.metadata.annotations.as_ref();
@@ -436,141 +421,11 @@ fn known(pod: &Pod, before: &HashMap<SandboxId, Known>) -> Option<(SandboxId, Kn
     Some((id, known))
 }
 
-/// Where a pod is in its life.
-fn stage(status: Option<&PodStatus>) -> Stage {
-    let Some(status) = status else {
-        return Stage::Pending;
-    };
-    let containers = || status.container_statuses.iter().flatten();
-    if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
-        return finished(status);
-    }
-    // A moment before the phase says so.
-    if containers().any(|c| terminated(c).is_some()) {
-        return finished(status);
-    }
-    let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|s| s.running.is_some());
-    if containers().next().is_some() && containers().all(runs) {
-        return Stage::Running;
-    }
-    let of_all = status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .chain(containers());
-    for container in of_all {
-        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
-        let Some(waiting) = waiting else { continue };
-        let reason = waiting.reason.as_deref().unwrap_or_default();
-        let message = waiting.message.as_deref().unwrap_or_default();
-        if let Some(stuck) = Stuck::waiting(reason, message, &container.image) {
-            return Stage::Stuck(stuck);
-        }
-    }
-    let conditions = status.conditions.iter().flatten();
-    for condition in conditions {
-        let unschedulable = condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable");
-        if unschedulable {
-            let message = condition.message.clone().unwrap_or_default();
-            return Stage::Stuck(Stuck::Unschedulable(message));
-        }
-    }
-    Stage::Pending
-}
-
-fn terminated(
-    container: &ContainerStatus,
-) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
-    container.state.as_ref()?.terminated.as_ref()
-}
-
-fn finished(status: &PodStatus) -> Stage {
-    let containers = status.container_statuses.iter().flatten();
-    let containers = containers.chain(status.init_container_statuses.iter().flatten());
-    let ends: Vec<_> = containers.filter_map(terminated).collect();
-    let oom = ends
-        .iter()
-        .any(|end| end.reason.as_deref() == Some("OOMKilled"));
-    // The first that did not end well says most.
-    let end = ends.iter().find(|end| end.exit_code != 0).or(ends.first());
-    let why = match (end, &status.reason) {
-        (_, Some(reason)) => {
-            let message = status.message.as_deref().unwrap_or_default();
-            format!("its pod has failed: {reason} {message}")
-                .trim_end()
-                .to_owned()
-        }
-        (Some(end), None) => {
-            let reason = end.reason.as_deref().unwrap_or("unknown");
-            let message = end.message.as_deref().unwrap_or_default();
-            let code = end.exit_code;
-            format!("a container ended with code {code}: {reason} {message}")
-                .trim_end()
-                .to_owned()
-        }
-        (None, None) => "its pod has ended".to_owned(),
-    };
-    Stage::Finished { oom, why }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-
-    fn stage_of(status: Value) -> Stage {
-        let status: PodStatus = serde_json::from_value(status).unwrap();
-        stage(Some(&status))
-    }
-
-    fn container(state: &Value) -> Value {
-        json!({"name": "sandbox", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
-    }
-
-    #[test]
-    fn a_pod_that_cannot_run_is_known_at_once() {
-        assert_eq!(stage_of(json!({"phase": "Pending"})), Stage::Pending);
-        let creating = container(&json!({"waiting": {"reason": "ContainerCreating"}}));
-        let pending = json!({"phase": "Pending", "containerStatuses": [creating]});
-        assert_eq!(stage_of(pending), Stage::Pending);
-        for reason in ["ErrImagePull", "ImagePullBackOff", "CreateContainerError"] {
-            let waiting = container(&json!({"waiting": {"reason": reason, "message": "no such"}}));
-            let stuck = json!({"phase": "Pending", "initContainerStatuses": [waiting]});
-            assert!(matches!(stage_of(stuck), Stage::Stuck(_)), "{reason}");
-        }
-        let full = json!({"phase": "Pending", "conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 Insufficient cpu."
-        }]});
-        let Stage::Stuck(stuck) = stage_of(full) else {
-            panic!("it is stuck");
-        };
-        let text = stuck.explain("image").to_string();
-        assert!(text.contains("Insufficient cpu"), "{text}");
-    }
-
-    #[test]
-    fn a_pod_that_has_ended_says_why() {
-        let running = container(&json!({"running": {}}));
-        let status = json!({"phase": "Running", "containerStatuses": [running]});
-        assert_eq!(stage_of(status), Stage::Running);
-        let oom = container(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
-        for phase in ["Running", "Failed"] {
-            let status = json!({"phase": phase, "containerStatuses": [oom]});
-            assert!(matches!(
-                stage_of(status),
-                Stage::Finished { oom: true, .. }
-            ));
-        }
-        let late = json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": "too long"});
-        let Stage::Finished { oom: false, why } = stage_of(late) else {
-            panic!("it has finished");
-        };
-        assert_eq!(why, "its pod has failed: DeadlineExceeded too long");
-    }
 
     fn shared() -> Shared {
         Shared {
@@ -591,7 +446,10 @@ mod tests {
                     LABEL_REPLICA: replica, LABEL_BOOT: "1"},
                 "annotations": annotations,
             },
-            "status": {"phase": "Running", "containerStatuses": [container(&json!({"running": {}}))]},
+            "status": {"phase": "Running", "containerStatuses": [{
+                "name": "sandbox", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                "state": {"running": {}},
+            }]},
         });
         serde_json::from_value(pod).unwrap()
     }
