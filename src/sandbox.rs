@@ -110,6 +110,9 @@ const POOL: &str = "pool";
 /// sandbox after [`UNLINKED`].
 const MEND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(50));
 
+/// How long a gateway tries to take up a sandbox that another has, or had. Its visitor waits.
+const RELINK: Duration = Duration::from_secs(20);
+
 /// A live sandbox with its link. Dropping it removes it from the engine, in the background.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -431,7 +434,7 @@ impl Sandboxes {
     }
 
     /// The sandbox of a session that is another gateway's, if there is one now, with its note.
-    pub async fn find(&self, session: &str) -> Option<(SandboxId, String)> {
+    pub async fn find(&self, session: &str) -> Result<Option<(SandboxId, String)>, LaunchError> {
         self.launcher.find(session).await
     }
 
@@ -452,19 +455,19 @@ impl Sandboxes {
         self.registry.adopt(id)
     }
 
-    /// Take up the link to a sandbox's agent again, where it was lost and the sandbox lives on. False if
-    /// there is none any more.
-    pub async fn mend(&self, sandbox: &mut Sandbox) -> bool {
+    /// Take up the link to a sandbox's agent again, where it was lost and the sandbox lives on.
+    pub async fn mend(&self, sandbox: &mut Sandbox) -> Mended {
         if !self.shared() {
-            return false;
+            return Mended::No;
         }
         let mend = async {
-            loop {
+            // Before anything is asked of the agent, which would leave the other gateway for this one.
+            while !self.launcher.taken(sandbox.id()).await.unwrap_or(false) {
                 match self.link(sandbox.id()).await {
-                    Ok(link) => return Some(link),
+                    Ok(link) => return Ok(link),
                     Err(error @ LaunchError::Died(_)) => {
                         tracing::debug!(sandbox = %sandbox.id(), %error, "there is nothing to mend");
-                        return None;
+                        return Err(Mended::No);
                     }
                     Err(error) => {
                         tracing::debug!(sandbox = %sandbox.id(), %error, "not mended yet");
@@ -472,12 +475,16 @@ impl Sandboxes {
                     }
                 }
             }
+            Err(Mended::Taken)
         };
-        let Ok(Some(link)) = timeout(MEND.1, mend).await else {
-            return false;
-        };
-        sandbox.link = link.into();
-        true
+        match timeout(MEND.1, mend).await {
+            Ok(Ok(link)) => {
+                sandbox.link = link.into();
+                Mended::Yes
+            }
+            Ok(Err(not)) => not,
+            Err(_) => Mended::No,
+        }
     }
 
     async fn link(&self, id: &SandboxId) -> Result<Link, LaunchError> {
@@ -492,9 +499,24 @@ impl Sandboxes {
         Ok(link)
     }
 
-    /// Take up the link to the agent of a sandbox that an earlier gateway left.
+    /// Take up the link to the agent of a sandbox that an earlier gateway left, or another has.
     pub async fn relink(&self, slot: Slot) -> Result<Sandbox, LaunchError> {
-        let link = self.link(slot.id()).await?.into();
+        let began = Instant::now();
+        let link = loop {
+            match self.link(slot.id()).await {
+                Ok(link) => break link.into(),
+                // An engine that is busy with many of them refuses one, and the next time it does not.
+                Err(error)
+                    if self.shared()
+                        && !matches!(error, LaunchError::Died(_))
+                        && began.elapsed() < RELINK =>
+                {
+                    tracing::debug!(sandbox = %slot.id(), %error, "not taken up yet");
+                    sleep(MEND.0).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         Ok(Sandbox { slot, link })
     }
 
@@ -515,6 +537,17 @@ async fn kept(launcher: &dyn Launcher, registry: &Arc<Registry>) -> Vec<(Slot, S
         .into_iter()
         .map(|(id, note)| (registry.adopt(id), note));
     slots.collect()
+}
+
+/// What became of a link that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mended {
+    /// There is another one.
+    Yes,
+    /// There is none any more.
+    No,
+    /// Another gateway has it, and serves the session.
+    Taken,
 }
 
 /// A visitor's start under way.

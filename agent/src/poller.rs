@@ -78,8 +78,6 @@ impl Poller {
     pub(crate) fn run(&self) {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
-            self.wake_sleepers();
-            tasks::run();
             let timeout = {
                 let mut state = self.lock();
                 let now = Instant::now();
@@ -102,8 +100,15 @@ impl Poller {
                 rustix::buffer::spare_capacity(&mut events),
                 Some(&timeout),
             );
+            // Before anything runs: whoever gives a descriptor so long is not woken before it was looked at
+            // once more, however late this thread is.
+            let now = Instant::now();
             self.wake_waiting(&events);
             tasks::run();
+            if events.len() < EVENTS {
+                self.wake_sleepers(now);
+                tasks::run();
+            }
         }
     }
 
@@ -120,8 +125,7 @@ impl Poller {
         }
     }
 
-    fn wake_sleepers(&self) {
-        let now = Instant::now();
+    fn wake_sleepers(&self, now: Instant) {
         let mut state = self.lock();
         while let Some(first) = state.sleeping.first_entry()
             && first.key().0 <= now

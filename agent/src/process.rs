@@ -43,6 +43,10 @@ const DRAIN_QUIET: Duration = Duration::from_millis(50);
 /// something left running in the background.
 const DRAIN_BYTES: u64 = 256 * 1024;
 
+/// And how long at most, waiting for a slow reader not counted: what is left running may write a little
+/// for ever.
+const DRAIN_LONGEST: Duration = Duration::from_secs(2);
+
 /// Every process that the agent was asked to start.
 pub(crate) struct Processes {
     reaper: Arc<Reaper>,
@@ -420,7 +424,9 @@ impl Process {
     /// Wait until there is nothing more to come. Waiting for a slow reader is not waiting for output.
     async fn drain(&self, poller: &Poller) {
         let most = self.lock().output.end() + DRAIN_BYTES;
+        let mut left = DRAIN_LONGEST;
         loop {
+            let begun = Instant::now();
             let moved = self.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
@@ -438,6 +444,12 @@ impl Process {
                         return;
                     }
                 }
+            }
+            if !held {
+                left = left.saturating_sub(begun.elapsed());
+            }
+            if left.is_zero() {
+                return;
             }
         }
     }

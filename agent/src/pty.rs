@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use belljar_link::message::{OpenTerminal, Size};
 use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -103,6 +103,13 @@ impl Pty {
                 Err(_) => return 0,
             }
         }
+    }
+
+    /// Whether there is output to be read.
+    pub(crate) fn has_output(&self) -> bool {
+        let mut output = [PollFd::new(&self.fd, PollFlags::IN)];
+        let now = Timespec::default();
+        poll(&mut output, Some(&now)).is_ok() && output[0].revents().contains(PollFlags::IN)
     }
 
     /// Type some of these bytes; returns how many. Waits while the program does not read.

@@ -32,6 +32,10 @@ const DRAIN_QUIET: Duration = Duration::from_millis(50);
 /// comes from something left running in the background.
 const DRAIN_BYTES: u64 = 256 * 1024;
 
+/// And how long at most, not counting what a slow controller or gateway takes: what is left running may write
+/// a little for ever.
+const DRAIN_LONGEST: Duration = Duration::from_secs(2);
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A terminal. Shared by the thread that reads it and the tasks of its viewers.
@@ -50,6 +54,8 @@ struct State {
     history: History,
     flow: Flow,
     size: Size,
+    /// Its thread waits for output, and does not carry some.
+    reading: bool,
     /// Every process has closed the PTY.
     hung_up: bool,
     /// Set once everything the program wrote is in the history.
@@ -69,6 +75,7 @@ impl Terminal {
                     history: History::new(),
                     flow: Flow::default(),
                     size,
+                    reading: false,
                     hung_up: false,
                     exit: None,
                 }),
@@ -153,7 +160,9 @@ impl Terminal {
     fn pump(self: &Arc<Self>) {
         let mut buffer = vec![0; TURN];
         loop {
+            self.lock().reading = true;
             let read = self.pty.read(&mut buffer);
+            self.lock().reading = false;
             if read == 0 || !self.keep(&buffer[..read]) {
                 self.lock().hung_up = true;
                 self.moved.notify_all();
@@ -233,13 +242,21 @@ impl Terminal {
     fn drain(&self) {
         let mut state = self.lock();
         let most = state.history.end() + DRAIN_BYTES;
-        while !state.hung_up && state.history.end() < most {
+        let mut left = DRAIN_LONGEST;
+        while !state.hung_up && state.history.end() < most && !left.is_zero() {
+            let begun = Instant::now();
             let before = state.history.end();
             let stopped = state.flow.allowance(before, Instant::now()).0 == 0;
             let waited = self.moved.wait_timeout(state, DRAIN_QUIET);
             let timed_out;
             (state, timed_out) = waited.expect("no panic while it is held");
-            if timed_out.timed_out() && !stopped && state.history.end() == before {
+            // The thread that reads may be late: the sandbox has half a processor, and a gateway may hold it up.
+            if stopped || !state.reading {
+                continue;
+            }
+            left = left.saturating_sub(begun.elapsed());
+            let quiet = timed_out.timed_out() && state.history.end() == before;
+            if quiet && !self.pty.has_output() {
                 return;
             }
         }

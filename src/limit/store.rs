@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client as Server, RedisError, Script};
+use redis::io::tcp::TcpSettings;
+use redis::{Client as Server, IntoConnectionInfo, RedisError, Script};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
@@ -24,6 +25,9 @@ const DEADLINE: Duration = Duration::from_millis(500);
 /// After a failure the store is not asked for so long, so that a crowd does not wait for the same deadline one
 /// by one.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the store may leave what it is sent unacknowledged before its connection is given up.
+const GONE: Duration = Duration::from_secs(2);
 
 /// What a visitor is told to wait who is refused because the store is away.
 const AWAY_RETRY: Duration = Duration::from_secs(10);
@@ -77,7 +81,13 @@ pub enum StoreError {
 impl Store {
     /// The configured store, if there is one. Nothing is contacted yet.
     pub(super) fn of(config: &LimitStore) -> Option<Arc<Self>> {
-        let server = Server::open(config.url.as_deref()?).ok()?;
+        let server = config.url.as_deref()?.into_connection_info().ok()?;
+        // A connection whose other end is gone without a trace ends by this, and the next who asks makes a new
+        // one; by the kernel's own measure it would stay, and the store be away, for a quarter of an hour.
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_user_timeout(GONE);
+        let server = Server::open(server.set_tcp_settings(tcp)).ok()?;
         Some(Arc::new(Self {
             when_away: config.when_away,
             prefix: config.prefix.clone(),

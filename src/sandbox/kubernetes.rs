@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -55,6 +55,9 @@ use trouble::{Doing, trouble};
 
 /// How long one call of the API server may take. It takes milliseconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A pod that changes while it is looked at is looked at again, so often. It changes a few times while it ends.
+const LOOKS: usize = 8;
 
 /// How long a connection to it may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -312,6 +315,16 @@ async fn call<T>(
     }
 }
 
+/// Whether a pod is of a session that another gateway serves, as far as its labels say, and lives.
+fn is_anothers(pod: &Pod, replica: &str) -> bool {
+    let meta = &pod.metadata;
+    let its = meta.labels.as_ref().and_then(|all| all.get(LABEL_REPLICA));
+    let annotations = meta.annotations.as_ref();
+    let kept = annotations.is_some_and(|all| all.contains_key(ANNOTATION_NOTE));
+    let lives = || !matches!(Stage::of(pod.status.as_ref()), Stage::Finished { .. });
+    kept && its.is_some_and(|its| its != replica) && lives()
+}
+
 /// Whether it was done; false if it was not to be done any more, because somebody else was earlier.
 fn in_time<T>(done: Result<T, kube::Error>) -> Result<bool, kube::Error> {
     match done {
@@ -403,16 +416,13 @@ impl Launcher for KubernetesLauncher {
         Ok(kept)
     }
 
-    async fn find(&self, session: &str) -> Option<(SandboxId, String)> {
-        let to = self.connection.get()?;
-        to.key.as_ref()?;
+    async fn find(&self, session: &str) -> Result<Option<(SandboxId, String)>, LaunchError> {
+        let to = self.connection.get().filter(|to| to.key.is_some());
         // Only what is known is asked for, or anybody could keep the API server busy with guesses.
-        let id = to.known.of_session(session)?;
-        let note = self.note(to, &id).await;
-        let note = note.inspect_err(|error| {
-            tracing::warn!(sandbox = %id, %error, "a session of another gateway cannot be read");
-        });
-        Some((id, note.ok()??))
+        let Some((to, id)) = to.and_then(|to| Some((to, to.known.of_session(session)?))) else {
+            return Ok(None);
+        };
+        Ok(self.note(to, &id).await?.map(|note| (id, note)))
     }
 
     fn relay_key(&self, id: &SandboxId) -> Option<String> {
@@ -453,18 +463,42 @@ impl Launcher for KubernetesLauncher {
         Ok(to.known.removable_by(&self.replica))
     }
 
+    async fn taken(&self, id: &SandboxId) -> Result<bool, LaunchError> {
+        let to = self.connection().await?;
+        let pod = call(Doing::Get, to.pods.get_opt(&pod_name(id))).await?;
+        Ok(pod.is_some_and(|pod| is_anothers(&pod, &self.replica)))
+    }
+
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError> {
         let to = self.connection().await?;
-        // There is nothing in it to be put in order.
-        let parameters = DeleteParams::default().grace_period(0);
         let name = pod_name(id);
-        let deleted = to.pods.delete(&name, &parameters);
-        match timeout(CALL_DEADLINE, deleted).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-            Ok(Err(error)) => Err(trouble(Doing::Delete, error)),
-            Err(_) => Err(LaunchError::Deadline(Doing::Delete.name())),
+        for _ in 0..LOOKS {
+            let Some(pod) = call(Doing::Get, to.pods.get_opt(&name)).await? else {
+                return Ok(());
+            };
+            // A gateway that was cut off has lost a session, and not the session its sandbox: another may
+            // serve it by now.
+            if is_anothers(&pod, &self.replica) {
+                return Ok(());
+            }
+            // There is nothing in it to be put in order.
+            let parameters = DeleteParams::default()
+                .grace_period(0)
+                .preconditions(Preconditions {
+                    resource_version: pod.metadata.resource_version,
+                    uid: pod.metadata.uid,
+                });
+            let deleted = async {
+                match to.pods.delete(&name, &parameters).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
+                    deleted => in_time(deleted),
+                }
+            };
+            if call(Doing::Delete, deleted).await? {
+                return Ok(());
+            }
         }
+        Err(LaunchError::Deadline(Doing::Delete.name()))
     }
 
     fn elsewhere(&self, owner: &str) -> usize {

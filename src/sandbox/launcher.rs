@@ -87,8 +87,13 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// The sandbox of a session that is another gateway's, if there is one now, with its note.
-    async fn find(&self, _session: &str) -> Option<(SandboxId, String)> {
-        None
+    async fn find(&self, _session: &str) -> Result<Option<(SandboxId, String)>, LaunchError> {
+        Ok(None)
+    }
+
+    /// Whether another gateway serves the session of a sandbox by now.
+    async fn taken(&self, _: &SandboxId) -> Result<bool, LaunchError> {
+        Ok(false)
     }
 
     /// How many sessions an owner has at other gateways, as far as is known.
@@ -125,8 +130,8 @@ pub trait Launcher: Send + Sync + 'static {
     /// Every sandbox that this gateway may remove unless it knows it, dead ones included.
     async fn list(&self) -> Result<Vec<SandboxId>, LaunchError>;
 
-    /// Remove a sandbox and everything that belongs to it, its note first. Removing what is not there
-    /// succeeds.
+    /// Remove a sandbox and everything that belongs to it, its note first. Removing what is not there, or is
+    /// of a session that another gateway serves, succeeds.
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError>;
 
     /// Build an image and remember it under this name.

@@ -19,8 +19,8 @@ use super::viewer::{AttachRequest, Place, Presence, Viewer};
 use super::{Command, Session};
 use crate::limit::Permit;
 use crate::sandbox::{
-    Death, LaunchError, Leave, MainTerminal, Sandbox, SandboxId, SandboxSpec, Sandboxes, Slot,
-    Warm, leaving, silent,
+    Death, LaunchError, Leave, MainTerminal, Mended, Sandbox, SandboxId, SandboxSpec, Sandboxes,
+    Slot, Warm, leaving, silent,
 };
 use crate::telemetry::{Metrics, note_error};
 
@@ -298,11 +298,14 @@ impl Lease {
             mended = sandboxes.mend(sandbox) => mended,
             how = leaving(&mut self.leave) => return Err(self.left(how)),
         };
-        if !mended {
-            return Err(EndReason::SandboxLost.into());
+        match mended {
+            Mended::Yes => {
+                tracing::info!(session = %self.session.id, sandbox = %sandbox.id(), "the link was lost, and is back");
+                Ok(())
+            }
+            Mended::No => Err(EndReason::SandboxLost.into()),
+            Mended::Taken => Err(EndReason::TakenOver.into()),
         }
-        tracing::info!(session = %self.session.id, sandbox = %sandbox.id(), "the link was lost, and is back");
-        Ok(())
     }
 
     /// How the session ends when its gateway goes away.

@@ -23,8 +23,8 @@ use super::{Handle, Identity, Session, SessionId};
 use crate::config::Live;
 use crate::limit::{self, Client, Limiter, Permit};
 use crate::sandbox::{
-    AtCapacity, EngineState, Leave, MainTerminal, SandboxId, SandboxSpec, Sandboxes, Slot,
-    UNLINKED, Warm,
+    AtCapacity, EngineState, LaunchError, Leave, MainTerminal, SandboxId, SandboxSpec, Sandboxes,
+    Slot, UNLINKED, Warm,
 };
 use crate::secret::Token;
 use crate::store::Store;
@@ -287,14 +287,21 @@ impl Sessions {
         session
     }
 
-    /// A session that is another gateway's, or was a dead one's.
-    pub async fn elsewhere(&self, id: &str) -> Option<Elsewhere> {
+    /// A session that is another gateway's, or was a dead one's. An error says that it is not known whether
+    /// there is one.
+    pub async fn elsewhere(&self, id: &str) -> Result<Option<Elsewhere>, LaunchError> {
         if self.leave.borrow().is_some() {
-            return None;
+            return Ok(None);
         }
-        let (sandbox, note) = self.sandboxes.find(id).await?;
-        let note = self.read(&sandbox, &note)?;
-        (note.identity.id.as_str() == id).then_some(Elsewhere { sandbox, note })
+        let found = self.sandboxes.find(id).await.inspect_err(|error| {
+            let remedy = error.remedy();
+            tracing::warn!(session = id, %error, remedy, "a session of another gateway cannot be read");
+        });
+        let elsewhere = |(sandbox, note): (SandboxId, String)| {
+            let note = self.read(&sandbox, &note)?;
+            (note.identity.id.as_str() == id).then_some(Elsewhere { sandbox, note })
+        };
+        Ok(found?.and_then(elsewhere))
     }
 
     /// Take a session over from another gateway, which lets it go. Its token must have been presented.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -16,8 +17,11 @@ use super::protocol::{Fault, FaultCode};
 use crate::config::LauncherKind;
 use crate::limit::Client;
 use crate::limit::client_ip::client_address;
-use crate::session::{Identity, Session};
+use crate::session::{Elsewhere, Identity, Session};
 use crate::telemetry::TraceParent;
+
+/// When to ask again for a session that could not be looked for. The engine's answer is late by more.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whose request this is, as far as limits are concerned.
 #[derive(Debug, Clone, Copy)]
@@ -145,11 +149,20 @@ impl FromRequestParts<App> for Owned {
     }
 }
 
+/// The session `id`, if another gateway has it. Not to know is no reason to send its visitor away for good.
+pub(super) async fn elsewhere(app: &App, id: &str) -> Result<Option<Elsewhere>, Fault> {
+    let found = app.sessions.elsewhere(id).await;
+    found.map_err(|_| {
+        let message = "Your session cannot be looked for at the moment. Try again in a moment.";
+        Fault::new(FaultCode::GoingAway, message).retry_after(LOOK_AGAIN)
+    })
+}
+
 /// The session `id`, for the holder of its token only.
 async fn open(app: &App, id: &str, token: Option<&str>) -> Result<Arc<Session>, Locked> {
     let Some(session) = app.sessions.find(id) else {
-        let elsewhere = app.sessions.elsewhere(id).await;
-        let elsewhere = elsewhere.ok_or_else(|| Locked::Refused(no_such_session()))?;
+        let found = elsewhere(app, id).await.map_err(Locked::Refused)?;
+        let elsewhere = found.ok_or_else(|| Locked::Refused(no_such_session()))?;
         let token = token.ok_or(Locked::NoToken)?;
         return if elsewhere.opens_with(token) {
             Ok(app.sessions.take_over(elsewhere))

@@ -217,7 +217,11 @@ impl Agent {
                 }
             };
             let Some(frame) = frame else { return Ok(()) };
-            match frame?.parse() {
+            let frame = frame?;
+            // A sandbox that was started ahead waits in silence, and what it hears first may be that it is
+            // to bear less of it.
+            self.life.heard();
+            match frame.parse() {
                 Ok(ControlCommand::SetDeadline {
                     remaining_ms,
                     unlinked_ms,

@@ -111,15 +111,16 @@ pub(in crate::web) async fn attach(
 ) -> Response {
     let (upgrade, dialect) = negotiate(upgrade);
     let session = if let Some(session) = app.sessions.find(&id) {
-        Some(Awaited::Here(session))
+        Ok(Some(Awaited::Here(session)))
     } else {
-        let elsewhere = app.sessions.elsewhere(&id).await;
-        elsewhere.map(|session| Awaited::Elsewhere(session.into()))
+        let elsewhere = auth::elsewhere(&app, &id).await;
+        elsewhere.map(|session| Some(Awaited::Elsewhere(session?.into())))
     };
     let find = || {
-        check_origin_for(session.as_ref().map(Awaited::identity), &headers, &app)?;
+        let known = session.as_ref().ok().and_then(Option::as_ref);
+        check_origin_for(known.map(Awaited::identity), &headers, &app)?;
         let parameters = parameters(query)?;
-        let session = session.ok_or_else(no_such_session)?;
+        let session = session?.ok_or_else(no_such_session)?;
         let request = AttachRequest {
             from: parameters.from,
             size: parameters.size(dialect),

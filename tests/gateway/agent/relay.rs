@@ -105,6 +105,21 @@ async fn whoever_comes_last_has_the_sandbox_and_the_one_before_is_told() {
     assert!(!third.is_closed());
 }
 
+/// One that was started ahead waits without a word for as long as nobody comes, and is to bear less silence from
+/// when somebody has.
+#[tokio::test]
+async fn a_sandbox_that_has_waited_in_silence_lives_on_when_it_is_taken() {
+    /// Longer than an agent bears silence where it is told to live without a gateway for a second.
+    const WAITED: Duration = Duration::from_secs(48);
+    let mut agent = Piped::start("600");
+    let link = agent.attach(Some(key('e'))).await;
+    sleep(WAITED).await;
+    let (long, second) = (Duration::from_secs(600), Duration::from_secs(1));
+    link.set_life(long, second).await.expect("it hears");
+    sleep(2 * second).await;
+    link.ping().await.expect("it is there");
+}
+
 /// An attach that is lost leaves the standard input open, and nothing tells the agent.
 #[tokio::test]
 async fn a_gateway_that_is_lost_without_a_trace_is_succeeded() {
