@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -55,9 +55,6 @@ use trouble::{Doing, trouble};
 
 /// How long one call of the API server may take. It takes milliseconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A pod that changes while it is looked at is looked at again, so often. It changes a few times while it ends.
-const LOOKS: usize = 8;
 
 /// How long a connection to it may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -471,34 +468,21 @@ impl Launcher for KubernetesLauncher {
 
     async fn remove(&self, id: &SandboxId) -> Result<(), LaunchError> {
         let to = self.connection().await?;
-        let name = pod_name(id);
-        for _ in 0..LOOKS {
-            let Some(pod) = call(Doing::Get, to.pods.get_opt(&name)).await? else {
-                return Ok(());
-            };
-            // A gateway that was cut off has lost a session, and not the session its sandbox: another may
-            // serve it by now.
-            if is_anothers(&pod, &self.replica) {
-                return Ok(());
-            }
-            // There is nothing in it to be put in order.
-            let parameters = DeleteParams::default()
-                .grace_period(0)
-                .preconditions(Preconditions {
-                    resource_version: pod.metadata.resource_version,
-                    uid: pod.metadata.uid,
-                });
-            let deleted = async {
-                match to.pods.delete(&name, &parameters).await {
-                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
-                    deleted => in_time(deleted),
-                }
-            };
-            if call(Doing::Delete, deleted).await? {
-                return Ok(());
-            }
+        // A gateway that was cut off has lost a session, and not the session its sandbox: another may serve it by
+        // now.
+        if self.taken(id).await? {
+            return Ok(());
         }
-        Err(LaunchError::Deadline(Doing::Delete.name()))
+        // There is nothing in it to be put in order.
+        let parameters = DeleteParams::default().grace_period(0);
+        let name = pod_name(id);
+        let deleted = to.pods.delete(&name, &parameters);
+        match timeout(CALL_DEADLINE, deleted).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+            Ok(Err(error)) => Err(trouble(Doing::Delete, error)),
+            Err(_) => Err(LaunchError::Deadline(Doing::Delete.name())),
+        }
     }
 
     fn elsewhere(&self, owner: &str) -> usize {

@@ -142,7 +142,13 @@ impl Instance {
         let left = self.pods().await;
         let names: Vec<_> = left
             .iter()
-            .map(|pod| (pod.name_any(), pod.status.clone()))
+            .map(|pod| {
+                (
+                    pod.name_any(),
+                    pod.labels().clone(),
+                    pod.annotations().clone(),
+                )
+            })
             .collect();
         assert!(names.is_empty(), "left: {names:?}");
     }
@@ -297,6 +303,23 @@ async fn a_visitor_takes_the_session_along_to_another_gateway() {
     assert_eq!(first.told("notice").await["code"], "taken_over");
     assert_eq!(first.closed().await, 4001);
     one.assert_empty().await;
+    assert_eq!(second.run("echo $x").await, "42\n[0]");
+
+    // A gateway that has lost it without being told, as one that was cut off, removes nothing that is another's.
+    let pods = instance.pods().await;
+    let pod = pods
+        .iter()
+        .find(|pod| pod.labels()["belljar.dev/session"] == session);
+    let sandbox = &pod.expect("it has one").labels()["belljar.dev/sandbox"];
+    let sandbox = SandboxId::parse(sandbox).expect("a sandbox");
+    let cut_off = launcher(&instance.config("one"));
+    assert!(cut_off.taken(&sandbox).await.expect("it answers"));
+    cut_off
+        .remove(&sandbox)
+        .await
+        .expect("there is nothing to do");
+    let owner = launcher(&instance.config("other"));
+    assert!(!owner.taken(&sandbox).await.expect("it answers"));
     assert_eq!(second.run("echo $x").await, "42\n[0]");
 
     // And back, by HTTP too.

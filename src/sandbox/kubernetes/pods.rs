@@ -32,10 +32,6 @@ const OTHERS: Duration = Duration::from_secs(60);
 /// seconds, and is given up after a minute.
 const MAKING_TAKES: Duration = Duration::from_secs(120);
 
-/// A watch is begun anew after so long, from where it was, seconds. One whose connection is gone without a
-/// trace is believed that long, and a moment more: by default five minutes, for which nothing would be seen.
-const WATCH: u32 = 60;
-
 /// Longest pause before a watch that failed is begun anew. Kube's own is 30 s, for which no session could
 /// begin though the API server was back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -164,7 +160,7 @@ impl Pods {
             state: Mutex::default(),
             changed: watch::Sender::new(false),
         });
-        let config = watcher::Config::default().labels(labels).timeout(WATCH);
+        let config = watcher::Config::default().labels(labels);
         let events = watcher(pods, config).backoff(Pauses::default());
         let watching = {
             let shared = shared.clone();

@@ -114,9 +114,6 @@ impl Sandboxes {
                 }
                 link.into()
             };
-            // It has waited, and may not be there any more; nor does an agent take a message on a stream that is
-            // open already for a sign of life before it has been told to want one.
-            link.ping().await?;
             // It is somebody's now, and ends as such.
             link.set_life(spec.deadline, UNLINKED).await?;
             Ok(link)
@@ -304,12 +301,12 @@ async fn add(
     let stamp = pool.stamp(name, template);
     let warm = warm_up(sandboxes, slot, name, template, LIFETIME).await?;
     let (id, link) = (warm.sandbox.id().clone(), warm.sandbox.link.clone());
-    let terminal = warm.terminal;
     sandboxes.pool.held.put(id.clone(), link);
-    // Before it is offered: a visitor of this gateway may have it, and a place for it, sooner than this has its
-    // answer. Nor if it was not: then it is an orphan before long.
+    let offered = pool.offer(&id, &stamp, warm.terminal).await;
+    // Offered or not: if it is not known which, somebody may have it by now. One that was not is an orphan
+    // before long.
     warm.sandbox.let_go();
-    Ok(pool.offer(&id, &stamp, terminal).await?)
+    Ok(offered?)
 }
 
 /// Hold a fair share of the members, so that there is one at hand for whoever comes here. Never returns.
