@@ -191,6 +191,19 @@ pub(super) async fn keep_full(
         () = hold_share(sandboxes, pool) => {}
         () = stop.cancelled() => {}
     }
+    if sandboxes.leave() == Leave::End {
+        // Nobody else will bring to its prompt what this gateway was about to hold.
+        let me = pool.holder();
+        let begun = |member: &Member| member.stamp.is_none() && member.holder.as_ref() == Some(&me);
+        let removing = pool
+            .members()
+            .into_iter()
+            .filter(begun)
+            .map(async |member| {
+                let _ = sandboxes.launcher.remove(&member.id).await;
+            });
+        let _ = timeout(GIVE_UP, join_all(removing)).await;
+    }
     // Whoever goes for good, and not for others to come, leaves nothing behind.
     if in_office && sandboxes.leave() == Leave::End {
         let all = pool.members().into_iter().map(|member| member.id);
