@@ -186,28 +186,46 @@ pub(super) async fn keep_full(
             tracing::info!(why, "this gateway fills the pool no more");
         }
     };
-    tokio::select! {
-        () = work => {}
-        () = hold_share(sandboxes, pool) => {}
-        () = stop.cancelled() => {}
-    }
-    if sandboxes.leave() == Leave::End {
-        // Nobody else will bring to its prompt what this gateway was about to hold.
-        let me = pool.holder();
-        let begun = |member: &Member| member.stamp.is_none() && member.holder.as_ref() == Some(&me);
-        let removing = pool
-            .members()
-            .into_iter()
-            .filter(begun)
-            .map(async |member| {
-                let _ = sandboxes.launcher.remove(&member.id).await;
-            });
-        let _ = timeout(GIVE_UP, join_all(removing)).await;
-    }
+    let filling = async {
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    };
+    let holding = async {
+        let late = async {
+            stop.cancelled().await;
+            sleep(GIVE_UP).await;
+        };
+        tokio::select! {
+            () = hold_share(sandboxes, pool, stop) => {}
+            () = late => {}
+        }
+    };
+    tokio::join!(filling, holding);
     // Whoever goes for good, and not for others to come, leaves nothing behind.
-    if in_office && sandboxes.leave() == Leave::End {
-        let all = pool.members().into_iter().map(|member| member.id);
-        let _ = timeout(GIVE_UP, discard(pool, all)).await;
+    if sandboxes.leave() == Leave::End {
+        let _ = timeout(GIVE_UP, give_up(pool, in_office)).await;
+    }
+}
+
+/// Discard what this gateway holds, and, if it is in office, whatever else waits. Again until none is known: what
+/// has just changed is not discarded before it is known how.
+async fn give_up(pool: &dyn SharedPool, in_office: bool) {
+    let me = pool.holder();
+    loop {
+        let mut changes = pool.changes();
+        let its = |member: &Member| member.holder.as_ref() == Some(&me);
+        let waits = |member: &Member| in_office && member.stamp.is_some();
+        let members = pool.members().into_iter();
+        let left: Vec<_> = members.filter(|m| its(m) || waits(m)).collect();
+        if left.is_empty() {
+            return;
+        }
+        discard(pool, left.into_iter().map(|member| member.id)).await;
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -322,29 +340,32 @@ async fn add(
     Ok(offered?)
 }
 
-/// Hold a fair share of the members, so that there is one at hand for whoever comes here. Never returns.
-async fn hold_share(sandboxes: &Sandboxes, pool: &dyn SharedPool) {
+/// Hold a fair share of the members, so that there is one at hand for whoever comes here, until `stop`: what it
+/// is taking up then is brought to its end, or nobody could have it.
+async fn hold_share(sandboxes: &Sandboxes, pool: &dyn SharedPool, stop: &CancellationToken) {
     let me = pool.holder();
-    loop {
+    while !stop.is_cancelled() {
         let mut changes = pool.changes();
         let members = pool.members();
         sandboxes.pool.held.retain(&members, &me);
         let config = sandboxes.config.get();
-        if sandboxes.engine() == EngineState::Ready
+        let pause = if sandboxes.engine() == EngineState::Ready
             && let Some((id, stamp)) = due(&config, &members, pool)
         {
-            if let Err(error) = take_up(sandboxes, pool, &id, &stamp).await {
-                tracing::warn!(sandbox = %id, %error, remedy = error.remedy(), "not held");
-                sleep(RETRY.0).await;
+            match take_up(sandboxes, pool, &id, &stamp).await {
+                Ok(()) => HOLD_EVERY,
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, %error, remedy = error.remedy(), "not held");
+                    RETRY.0
+                }
             }
         } else {
-            tokio::select! {
-                _ = changes.changed() => {}
-                // The configuration may have changed, or the engine's health.
-                () = sleep(WEED_EVERY) => {}
-            }
-        }
-        sleep(HOLD_EVERY).await;
+            // The configuration may have changed, or the engine's health.
+            let news = timeout(WEED_EVERY, changes.changed());
+            stop.run_until_cancelled(news).await;
+            HOLD_EVERY
+        };
+        stop.run_until_cancelled(sleep(pause)).await;
     }
 }
 
